@@ -1,0 +1,42 @@
+"""The seam to the outside world: what a source and a sink are to the engine.
+
+The engine knows nothing of Kafka. A `Source` and a `Sink` are frozen values; the engine asks them for the parts that do
+the work, and only then is a client touched.
+
+| value in the plan | on the coordinator | on the worker |
+|---|---|---|
+| `Source` | `SplitEnumerator`: which splits there are | `SourceReader`: their records, in batches |
+| `Sink` | – | `SinkWriter`: records out; `Transaction`: a region's commit |
+"""
+
+from headrace.connector.batch import Batch, Origin
+from headrace.connector.sink import DeliveryGuarantee, Sink, SinkWriter, WriterContext
+from headrace.connector.source import (
+    Boundedness,
+    JsonValue,
+    Source,
+    SourceContext,
+    SourceReader,
+    Split,
+    SplitEnumerator,
+)
+from headrace.connector.transaction import Transaction, TransactionContext, TransactionLost
+
+__all__ = [
+    "Batch",
+    "Boundedness",
+    "DeliveryGuarantee",
+    "JsonValue",
+    "Origin",
+    "Sink",
+    "SinkWriter",
+    "Source",
+    "SourceContext",
+    "SourceReader",
+    "Split",
+    "SplitEnumerator",
+    "Transaction",
+    "TransactionContext",
+    "TransactionLost",
+    "WriterContext",
+]

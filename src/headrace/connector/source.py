@@ -1,0 +1,137 @@
+"""What a source is: a frozen value that makes an enumerator for the coordinator and readers for the workers.
+
+After FLIP-27, with two simplifications: splits are resolved by the enumerator, so that what a reader gets can be stored
+(a `latest` that is resolved twice loses records, FLINK-28303); and "assigned" is never stored, but read off the readers'
+splits, so that no split is forgotten between the two.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol, TypeAlias
+
+from headrace.connector.batch import Batch
+
+JsonValue: TypeAlias = "str | int | float | bool | None | list[JsonValue] | dict[str, JsonValue]"
+
+
+class Boundedness(Enum):
+    """Whether a source ends by itself."""
+
+    BOUNDED = "BOUNDED"
+    CONTINUOUS_UNBOUNDED = "CONTINUOUS_UNBOUNDED"
+
+
+class Split(Protocol):
+    """A part of a source with a position. Frozen; a new position is a new value."""
+
+    @property
+    def split_id(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceContext:
+    """What a reader or an enumerator may know of the job it serves."""
+
+    job_name: str
+    operator_name: str
+    subtask: int
+    parallelism: int
+    commits_offsets: bool
+    """Whether checkpoints are on, so that offsets are committed when one completes."""
+
+
+class SplitEnumerator(ABC):
+    """Finds splits, on the coordinator. Calls may block for as long as the client's own timeouts; they raise
+    `ExternalError` when the outside does not answer."""
+
+    discovery_interval_ms: int | None = None
+    """How often `discover` is to be called; None: never."""
+
+    @abstractmethod
+    def start(self, restored: Sequence[Split] | None, state: JsonValue) -> list[Split]:
+        """All splits to read, each resolved to a position that can be stored.
+
+        `restored` is None at a fresh start. Otherwise it holds the readers' splits of the snapshot (also those that
+        this program no longer subscribes to), which are returned as they are, together with what is new since;
+        `state` is what `snapshot` gave then.
+        """
+
+    def discover(self) -> list[Split]:
+        """Splits that are new since the last call, resolved."""
+        return []
+
+    def snapshot(self) -> JsonValue:
+        """What `start` has to know besides the splits."""
+        return None
+
+    def close(self) -> None:
+        """Release clients. May be called twice."""
+
+
+class SourceReader(ABC):
+    """Reads splits, on a worker. Used from one thread."""
+
+    deserialize: Callable[[Any], Any] | None = None
+    """Turns one of a batch's values into an element; the engine fuses it into the chain. None: values are elements."""
+
+    @abstractmethod
+    def add_splits(self, splits: Sequence[Split]) -> None:
+        """Read these too, each from its position."""
+
+    @abstractmethod
+    def poll(self, max_records: int, timeout_s: float) -> Sequence[Batch]:
+        """Batches of at most `max_records` records in all, each of one split; waits at most `timeout_s` for the first.
+
+        The engine processes all of them before it polls again.
+        """
+
+    @abstractmethod
+    def snapshot(self) -> list[Split]:
+        """Every split added so far, also finished ones, at its position (see `Origin.advance`)."""
+
+    @abstractmethod
+    def is_finished(self, split_id: str) -> bool:
+        """Whether the split has reached its end and will give nothing more."""
+
+    def is_caught_up(self, split_id: str) -> bool:
+        """Whether everything that the split holds at this moment has been handed out, so that it may count as idle.
+
+        A split whose turn has not come is not idle.
+        """
+        return True
+
+    def notify_checkpoint_complete(self, splits: Sequence[Split]) -> None:
+        """These positions are part of a completed checkpoint: report progress outside, if the source does so.
+
+        Must neither block nor raise for a failed report: it is logged.
+        """
+
+    def close(self) -> None:
+        """Release clients. May be called twice."""
+
+
+class Source(ABC):
+    """A source, as a value in the plan: frozen, picklable, without any client inside."""
+
+    @property
+    @abstractmethod
+    def boundedness(self) -> Boundedness:
+        """Whether the source ends by itself once its splits are read."""
+
+    @abstractmethod
+    def create_enumerator(self, context: SourceContext) -> SplitEnumerator: ...
+
+    @abstractmethod
+    def create_reader(self, context: SourceContext) -> SourceReader: ...
+
+    @abstractmethod
+    def encode_split(self, split: Any) -> Mapping[str, JsonValue]:
+        """The split as JSON values, for a manifest."""
+
+    @abstractmethod
+    def decode_split(self, data: Mapping[str, JsonValue]) -> Split:
+        """The inverse of `encode_split`; raises `StateError` for what it cannot read."""
