@@ -1,0 +1,144 @@
+"""The job as data: nodes in the order they were written, each with its operator, its inputs, and what names it.
+
+A `Plan` is frozen. The API writes it through a `PlanBuilder`, in which a later `.name()` or `.uid()` replaces a node by a
+changed copy; nothing runs, connects or validates before the plan is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from headrace.common.watermark_strategy import WatermarkStrategy
+from headrace.connector import Sink, Source
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSource:
+    """Records of a source, with watermarks made per split."""
+
+    source: Source
+    watermark_strategy: WatermarkStrategy
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """One element out for each in. `function` is a `MapFunction` or any callable."""
+
+    function: Any
+
+
+@dataclass(frozen=True, slots=True)
+class FlatMap:
+    """Any number out for each in. `function` is a `FlatMapFunction` or any callable that gives an iterable or None."""
+
+    function: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Those in for which the function is true. `function` is a `FilterFunction` or any callable."""
+
+    function: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A `ProcessFunction`, or a `KeyedProcessFunction` on a keyed input."""
+
+    function: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    """A rolling reduction per key. `function` is a `ReduceFunction` or any callable of two values."""
+
+    function: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Union:
+    """All elements of all inputs; the watermark is the inputs' minimum."""
+
+
+@dataclass(frozen=True, slots=True)
+class AssignTimestamps:
+    """New timestamps and watermarks, in place of the input's."""
+
+    watermark_strategy: WatermarkStrategy
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSink:
+    """Records into a sink; no output."""
+
+    sink: Sink
+
+
+Operator = ReadSource | Map | FlatMap | Filter | Process | Reduce | Union | AssignTimestamps | WriteSink
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator in its place.
+
+    `key_selector` (a `KeySelector` or any callable) is set where the input is keyed; `uid` where the program says so;
+    `parallelism` where it differs from the job's.
+    """
+
+    id: int
+    operator: Operator
+    name: str
+    inputs: tuple[int, ...] = ()
+    key_selector: Any = None
+    uid: str | None = None
+    parallelism: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole job: nodes in topological order (each behind its inputs)."""
+
+    job_name: str
+    nodes: tuple[Node, ...]
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def node(self, node_id: int) -> Node:
+        """The node with this id."""
+        return self.nodes[node_id]
+
+    def consumers(self, node_id: int) -> list[Node]:
+        """The nodes that take this one's output, in plan order; twice where one takes it twice."""
+        return [node for node in self.nodes for i in node.inputs if i == node_id]
+
+
+@dataclass(slots=True)
+class PlanBuilder:
+    """Collects nodes while a program describes its job."""
+
+    _nodes: list[Node] = field(default_factory=list)
+
+    def add(self, operator: Operator, name: str, inputs: tuple[int, ...] = (), key_selector: Any = None) -> Node:
+        """Append a node; its id is its position."""
+        node = Node(len(self._nodes), operator, name, inputs, key_selector)
+        self._nodes.append(node)
+        return node
+
+    def change(self, node_id: int, **changes: Any) -> None:
+        """Replace a node by a copy with other `name`, `uid` or `parallelism`."""
+        self._nodes[node_id] = replace(self._nodes[node_id], **changes)
+
+    def node(self, node_id: int) -> Node:
+        """The node as it stands now."""
+        return self._nodes[node_id]
+
+    def build(self, job_name: str) -> Plan:
+        """The plan of everything added so far."""
+        return Plan(job_name, tuple(self._nodes))
+
+    def clear(self) -> None:
+        """Forget all nodes, as `execute` does once it has taken the plan."""
+        self._nodes.clear()
