@@ -1,0 +1,41 @@
+"""Fixtures that every kind of test shares: a real Kafka, started once per run, and topics of one's own."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from headrace.broker import KAFKA_VERSIONS, DevBroker
+from headrace.kafka.client.admin import create_topics
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[DevBroker]:
+    """A running broker for the whole test run. `HEADRACE_TEST_KAFKA_VERSION` chooses another version."""
+    with DevBroker(os.environ.get("HEADRACE_TEST_KAFKA_VERSION", KAFKA_VERSIONS[0])) as broker:
+        yield broker
+
+
+@pytest.fixture
+def topic_name(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Makes names that no other test uses, for topics, groups and transactional ids."""
+
+    def make(hint: str = "topic") -> str:
+        return f"{hint}-{uuid.uuid4().hex[:12]}"
+
+    return make
+
+
+@pytest.fixture
+def make_topic(kafka: DevBroker, topic_name: Callable[[str], str]) -> Callable[..., str]:
+    """Creates a topic with a name of its own on the shared broker: `make_topic(partitions=4, hint="in")`."""
+
+    def make(partitions: int = 1, hint: str = "topic", **config: str) -> str:
+        name = topic_name(hint)
+        create_topics(kafka.bootstrap_servers, {name: partitions}, config=config)
+        return name
+
+    return make
