@@ -123,10 +123,14 @@ class DevBroker:
                     if last_try:
                         raise
             admin.create_topics(self.bootstrap_servers, self._topics, replication_factor=self._brokers)
-        except BaseException:
-            # A kept folder keeps the log that the error names; a temporary one is kept too if a server wrote a log.
+        except ExternalError:
+            # The folder stays, a temporary one too: the error names a log in it.
             self.kill()
             self._servers = []
+            raise
+        except BaseException:
+            self.kill()
+            self.stop()
             raise
         return self
 
@@ -187,7 +191,7 @@ class DevBroker:
         for port in wanted:
             if not is_free(port):
                 raise ExternalError(
-                    f"port {port} on {HOST} is in use by another program; choose another `--port`, or none for a free one",
+                    f"port {port} on {HOST} is in use by another program; choose another `port`",
                     retriable=False,
                 )
         controllers = [port for port in free_ports(2 * self._brokers, draw) if port not in wanted]

@@ -153,6 +153,6 @@ class Server:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, how)
         process.wait()
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.close()
-        process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()

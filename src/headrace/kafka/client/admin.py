@@ -49,4 +49,5 @@ def create_topics(
 def _client(bootstrap_servers: str) -> AdminClient:
     from confluent_kafka.admin import AdminClient
 
-    return AdminClient({"bootstrap.servers": bootstrap_servers})
+    # Warnings and worse only: the client notes on stderr, at level info, that it was closed.
+    return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 4})
