@@ -1,0 +1,158 @@
+"""How elements become bytes and bytes become elements: `SerializationSchema`, `DeserializationSchema`, and simple ones.
+
+Connectors take a schema, or (*Extension*) any callable, and ask `serializer_of` and `deserializer_of` for the one
+function that their hot loop then calls.
+"""
+
+from __future__ import annotations
+
+import codecs
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from headrace.common.refusal import refuse_names
+from headrace.errors import ConfigError, DataError
+
+Serializer: TypeAlias = Callable[[Any], "bytes | None"]
+Deserializer: TypeAlias = Callable[["bytes | None"], Any]
+
+
+class SerializationSchema(ABC):
+    """Turns elements into bytes.
+
+    *Extension*: subclasses may be written in Python; `serialize` is all they need.
+    """
+
+    @abstractmethod
+    def serialize(self, element: Any) -> bytes | None:
+        """The element as bytes; None for a record without a value. Raises `DataError` for what it cannot write."""
+
+    def serializer(self) -> Serializer | None:
+        """The quickest function that does what `serialize` does, for hot loops; None: elements are bytes already."""
+        return self.serialize
+
+
+class DeserializationSchema(ABC):
+    """Turns bytes into elements.
+
+    *Extension*: subclasses may be written in Python; `deserialize` is all they need.
+    """
+
+    @abstractmethod
+    def deserialize(self, message: bytes | None) -> Any:
+        """The element in these bytes (None: a record without a value). Raises `DataError` for what it cannot read."""
+
+    def deserializer(self) -> Deserializer | None:
+        """The quickest function that does what `deserialize` does, for hot loops; None: hand over the bytes."""
+        return self.deserialize
+
+
+def serializer_of(schema: SerializationSchema | Serializer) -> Serializer | None:
+    """The function to call for each element; None: elements are bytes already. TypeError for anything else."""
+    if isinstance(schema, SerializationSchema):
+        return schema.serializer()
+    if callable(schema) and not isinstance(schema, DeserializationSchema):
+        return schema
+    raise TypeError(f"a SerializationSchema or a callable function is needed, got {type(schema).__name__}")
+
+
+def deserializer_of(schema: DeserializationSchema | Deserializer) -> Deserializer | None:
+    """The function to call for each record's bytes; None: hand over the bytes. TypeError for anything else."""
+    if isinstance(schema, DeserializationSchema):
+        return schema.deserializer()
+    if callable(schema) and not isinstance(schema, SerializationSchema):
+        return schema
+    raise TypeError(f"a DeserializationSchema or a callable function is needed, got {type(schema).__name__}")
+
+
+class SimpleStringSchema(SerializationSchema, DeserializationSchema):
+    """Strings as bytes in a charset, by default UTF-8.
+
+    Bytes that are malformed in the charset become U+FFFD and characters it does not have become `?`, as in Flink.
+
+    >>> SimpleStringSchema().deserialize(b"caf\\xc3\\xa9 \\xff")
+    'café \ufffd'
+    >>> SimpleStringSchema().serialize(1)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    headrace.errors.DataError: SimpleStringSchema writes str, got int; put `.map(str)` ...
+
+    *Differences from PyFlink*: None (a Kafka record without a value) stays None; Flink fails on it. `UTF-16` needs its
+    byte order (`UTF-16BE`, `UTF-16LE`).
+    """
+
+    def __init__(self, charset: str = "UTF-8") -> None:
+        try:
+            name = codecs.lookup(charset).name
+            "".encode(name)
+        except LookupError:
+            raise ConfigError(
+                f"SimpleStringSchema does not know the charset {charset!r}; use one such as 'UTF-8'"
+            ) from None
+        if name in ("utf-16", "utf-32"):
+            raise ConfigError(
+                f"SimpleStringSchema needs the byte order with {charset}; use '{charset}BE' or '{charset}LE'"
+            )
+        self._charset = name
+
+    def serialize(self, element: Any) -> bytes | None:
+        if isinstance(element, str):
+            return element.encode(self._charset, "replace")
+        if element is None:
+            return None
+        raise DataError(
+            f"SimpleStringSchema writes str, got {type(element).__name__}; "
+            "put `.map(str)` before the sink, or use another serialization schema"
+        )
+
+    def deserialize(self, message: bytes | None) -> str | None:
+        return None if message is None else message.decode(self._charset, "replace")
+
+    def deserializer(self) -> Deserializer:
+        if self._charset != "utf-8":
+            return self.deserialize
+        return _decode_utf8
+
+    def __repr__(self) -> str:
+        return f"SimpleStringSchema({self._charset!r})"
+
+
+def _decode_utf8(message: bytes | None) -> str | None:
+    # A constant charset lets CPython skip the codec lookup.
+    return None if message is None else message.decode("utf-8", "replace")
+
+
+class ByteArraySchema(SerializationSchema, DeserializationSchema):
+    """Bytes as they are."""
+
+    def __init__(self) -> None:
+        pass
+
+    def serialize(self, element: Any) -> bytes | None:
+        if element is None or isinstance(element, bytes):
+            return element
+        if isinstance(element, (bytearray, memoryview)):
+            return bytes(element)
+        raise DataError(
+            f"ByteArraySchema writes bytes, got {type(element).__name__}; "
+            "put a map to bytes before the sink, or use another serialization schema"
+        )
+
+    def deserialize(self, message: bytes | None) -> bytes | None:
+        return message
+
+    def deserializer(self) -> None:
+        return None
+
+    def __repr__(self) -> str:
+        return "ByteArraySchema()"
+
+
+__getattr__ = refuse_names(
+    __name__,
+    {
+        "Encoder": "it belongs to file sinks; write to Kafka with a `SerializationSchema`",
+        "BulkWriterFactory": "it belongs to file sinks; write to Kafka with a `SerializationSchema`",
+        "RowDataBulkWriterFactory": "it belongs to file sinks; write to Kafka with a `SerializationSchema`",
+    },
+)
