@@ -1,0 +1,76 @@
+"""Named places where the order of durable effects matters, and where a test may end or halt the process.
+
+A crash point is a call, `crash_point("checkpoint.prepared")`, that does nothing unless the process was started with
+
+    HEADRACE_CRASH_POINT=checkpoint.prepared@3        end by SIGKILL at the third time it is passed
+    HEADRACE_CRASH_POINT=checkpoint.prepared@3:stop   halt by SIGSTOP instead, as a paused machine does
+
+Invariants. Every name is listed in `CRASH_POINTS`, and every listed name is hit by a test.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import cache
+from typing import Final
+
+from headrace.errors import ConfigError, InternalError
+
+VARIABLE: Final = "HEADRACE_CRASH_POINT"
+
+CRASH_POINTS: Final[tuple[tuple[str, str], ...]] = (
+    ("checkpoint.state_written", "a state file is durable, no manifest names it yet"),
+    ("checkpoint.manifest_synced", "a manifest is on disk under its temporary name only"),
+    ("baseline.written", "a baseline is durable: the epoch is taken, nothing is claimed"),
+    ("checkpoint.prepared", "a checkpoint is durable, no region has committed it"),
+    ("checkpoint.committed_flag", "a checkpoint is marked as committed"),
+    ("checkpoint.finished_flag", "a checkpoint is marked as the job's last"),
+    ("checkpoint.pruning", "older manifests are removed, their files are not"),
+    ("checkpoint.pruned", "everything that no recovery could name is removed"),
+    ("savepoint.files_copied", "a savepoint's files are copied, its manifest is not"),
+    ("savepoint.written", "a savepoint is complete"),
+)
+"""Each name, and what is true of the world there."""
+
+
+class _Armed:
+    """The point this process is to end at, counting down."""
+
+    def __init__(self, text: str) -> None:
+        where, _, action = text.partition(":")
+        name, _, hit = where.partition("@")
+        if name not in _NAMES or not hit.isdigit() or int(hit) < 1 or action not in ("", "kill", "stop"):
+            raise ConfigError(
+                f"`{VARIABLE}` is {text!r}; it has to be NAME@HIT or NAME@HIT:stop, with one of the names "
+                + ", ".join(known for known, _ in CRASH_POINTS)
+            )
+        self.name = name
+        self.left = int(hit)
+        self.signal = signal.SIGSTOP if action == "stop" else signal.SIGKILL
+
+    def hit(self, name: str) -> None:
+        if name == self.name:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), self.signal)
+
+
+_NAMES: Final = frozenset(name for name, _ in CRASH_POINTS)
+
+
+@cache
+def _armed() -> _Armed | None:
+    text = os.environ.get(VARIABLE)
+    return _Armed(text) if text else None
+
+
+def crash_point(name: str) -> None:
+    """End or halt the process here, if it was started with `HEADRACE_CRASH_POINT` naming this point.
+
+    Raises `InternalError` for a name that is not in `CRASH_POINTS`.
+    """
+    if name not in _NAMES:
+        raise InternalError(f"crash point {name!r} is not listed in headrace.crash_points; add it there")
+    if (armed := _armed()) is not None:
+        armed.hit(name)
