@@ -11,7 +11,7 @@ from typing import Any
 from headrace.functions.context import RuntimeContext
 
 
-class Function(ABC):
+class Function(ABC):  # noqa: B024 - both hooks may be left as they are
     """What all functions have: a beginning and an end, once per subtask and attempt."""
 
     def open(self, runtime_context: RuntimeContext) -> None:
