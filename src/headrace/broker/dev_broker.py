@@ -11,6 +11,7 @@ broker is; a port that was chosen here and is taken by someone else before the s
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import random
 import shutil
@@ -21,7 +22,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from headrace.artefacts import ArtefactSet, obtain
 from headrace.broker.properties import HOST, Ports, free_ports, is_free, render, server_properties
@@ -34,6 +35,7 @@ KAFKA_VERSIONS = ("3.7.2", "4.1.1")
 _READY_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 20.0
 _TRIES_FOR_PORTS = 5
+_LOCK = "lock"
 
 _FAST_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _FULL_SPEED = ("-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20")
@@ -80,6 +82,7 @@ class DevBroker:
         self._properties = dict(properties or {})
         self._flags = (*(_FAST_START if fast_start else _FULL_SPEED), "-Xmx512m", "-Djava.awt.headless=true")
         self._folder: Path | None = None
+        self._lock: IO[str] | None = None
         self._ports: list[Ports] = []
         self._servers: list[Server] = []
 
@@ -100,6 +103,11 @@ class DevBroker:
         """Whether every server's process is there (a paused one is)."""
         return bool(self._servers) and all(server.is_running for server in self._servers)
 
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the servers that are running."""
+        return [server.pid for server in self._servers if server.is_running]
+
     def start(self) -> Self:
         """Starts the cluster; returns when it takes requests and its topics are there."""
         if self._servers:
@@ -112,6 +120,7 @@ class DevBroker:
             self._folder = self._kept_dir
             self._folder.mkdir(parents=True, exist_ok=True)
         try:
+            self._lock = _lock(self._folder)
             cluster_id = self._cluster_id(self._folder)
             for last_try in _tries(self._port is None):
                 self._ports = self._choose_ports()
@@ -127,6 +136,7 @@ class DevBroker:
             # The folder stays, a temporary one too: the error names a log in it.
             self.kill()
             self._servers = []
+            self._unlock()
             raise
         except BaseException:
             self.kill()
@@ -170,6 +180,7 @@ class DevBroker:
             deadline = time.monotonic() + _STOP_TIMEOUT_S
             for server in servers:
                 server.wait_until_ended(deadline)
+        self._unlock()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -178,6 +189,11 @@ class DevBroker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _chosen(self, node_id: int | None) -> list[Server]:
         return [server for server in self._servers if node_id is None or server.node_id == node_id]
@@ -208,7 +224,7 @@ class DevBroker:
                     "were asked for; ask for as many as it has, or choose another folder"
                 )
             return str(known["cluster_id"])
-        if any(folder.iterdir()):
+        if any(file.name != _LOCK for file in folder.iterdir()):
             raise ConfigError(f"the data folder {folder} holds other files; choose an empty or a new one")
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if cluster_id.startswith("-"):
@@ -220,6 +236,7 @@ class DevBroker:
     def _start_servers(self, folder: Path, java: Path, jars: list[Path], cluster_id: str) -> None:
         self._servers = []
         unformatted = []
+        temporary = folder if self._kept_dir is None else None
         for node_id in range(1, self._brokers + 1):
             node = folder / f"node-{node_id}"
             data = node / "data"
@@ -230,7 +247,7 @@ class DevBroker:
                 arguments = ("format", "--cluster-id", cluster_id, "--config", str(file))
                 unformatted.append(java_command(java, jars, self._flags, "kafka.tools.StorageTool", *arguments))
             command = java_command(java, jars, self._flags, "kafka.Kafka", str(file))
-            self._servers.append(Server(node_id, node, command, remove_if_orphaned=self._kept_dir is None))
+            self._servers.append(Server(node_id, node, command, remove_if_orphaned=temporary))
         _run_all(unformatted)
         for server in self._servers:
             server.start()
@@ -240,6 +257,19 @@ class DevBroker:
         deadline = time.monotonic() + _READY_TIMEOUT_S
         for server in servers:
             server.wait_until_ready(deadline)
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Holds the folder for as long as the returned file is open; the kernel lets go of it when this process dies."""
+    file = (folder / _LOCK).open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ExternalError(
+            f"another broker runs in the data folder {folder}; stop it, or choose another folder"
+        ) from None
+    return file
 
 
 def _tries(several: bool) -> Iterator[bool]:

@@ -61,16 +61,21 @@ def telling_lines(log: str) -> list[str]:
 
 
 class Server:
-    """One server. `folder` holds `server.properties`, `server.log` and the data; `command` starts the JVM."""
+    """One server. `folder` holds `server.properties`, `server.log` and the data; `command` starts the JVM.
 
-    def __init__(self, node_id: int, folder: Path, command: Sequence[str], *, remove_if_orphaned: bool) -> None:
+    If we die, the server is ended, and the folder `remove_if_orphaned` deleted. It may be the same for several servers:
+    each supervisor deletes it after its own server's end, so the last one does after all ends.
+    """
+
+    def __init__(self, node_id: int, folder: Path, command: Sequence[str], *, remove_if_orphaned: Path | None) -> None:
         self.node_id = node_id
         self.folder = folder
         self.log = folder / "server.log"
         self._command = list(command)
-        self._remove = str(folder) if remove_if_orphaned else ""
+        self._remove = str(remove_if_orphaned or "")
         self._supervisor: subprocess.Popen[bytes] | None = None
-        self._pid = 0
+        self.pid = 0
+        self._is_paused = False
         self._log_start = 0
 
     @property
@@ -87,11 +92,13 @@ class Server:
             start_new_session=True,
             env=java_environment(),
         )
-        assert self._supervisor.stdout is not None
-        line = self._supervisor.stdout.readline()
-        if not line:
+        self.pid = 0
+        self._is_paused = False
+        told = self._told()
+        if not told:
+            self.kill()
             raise ExternalError(f"the process of Kafka server {self.node_id} could not be started", retriable=False)
-        self._pid = int(line)
+        self.pid = int(told)
 
     def wait_until_ready(self, deadline: float) -> None:
         """Returns when the server takes requests. `deadline` is on `time.monotonic`'s clock.
@@ -119,21 +126,36 @@ class Server:
 
     def kill(self) -> None:
         """`kill -9`; returns when the process is gone. Does nothing if it is not running."""
-        self._end(signal.SIGKILL)
+        process = self._supervisor
+        if process is None:
+            return
+        if process.poll() is None and self.pid:
+            # Only the supervisor reaps the process, and then ends: the pid is nobody else's here.
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._supervisor = None
 
     def pause(self) -> None:
-        """Stops the process where it is (SIGSTOP): to clients, a server that hangs."""
-        os.kill(self._pid, signal.SIGSTOP)
+        """Stops the process where it is (SIGSTOP): to clients, a server that hangs. Returns when it has stopped."""
+        if self.is_running and not self._is_paused:
+            os.kill(self.pid, signal.SIGSTOP)
+            self._is_paused = self._told() == "stopped"
 
     def resume(self) -> None:
         """Lets a paused process go on."""
-        os.kill(self._pid, signal.SIGCONT)
+        if self.is_running and self._is_paused:
+            os.kill(self.pid, signal.SIGCONT)
+            self._is_paused = False
 
     def terminate(self) -> None:
         """Asks the server to shut down cleanly; returns at once."""
         if self.is_running:
-            os.kill(self._pid, signal.SIGCONT)
-            os.kill(self._pid, signal.SIGTERM)
+            self.resume()
+            os.kill(self.pid, signal.SIGTERM)
 
     def wait_until_ended(self, deadline: float) -> None:
         """Returns when the process is gone; it is killed at the deadline."""
@@ -143,16 +165,8 @@ class Server:
             self._supervisor.wait(max(0.0, deadline - time.monotonic()))
         self.kill()
 
-    def _end(self, how: signal.Signals) -> None:
-        process, self._supervisor = self._supervisor, None
-        if process is None:
-            return
-        if process.poll() is None:
-            # The pid is its supervisor's to reap, so it cannot be another's while the supervisor lives; between its
-            # end and this line it may be nobody's.
-            with suppress(ProcessLookupError):
-                os.kill(self._pid, how)
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            pipe.close()
+    def _told(self) -> str:
+        """The next line of the supervisor; empty when it has ended."""
+        assert self._supervisor is not None
+        assert self._supervisor.stdout is not None
+        return self._supervisor.stdout.readline().decode().strip()

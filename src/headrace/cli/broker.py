@@ -16,20 +16,16 @@ from headrace.errors import ExternalError
 _LOOK_EVERY_S = 0.2
 
 
-class _Topic(click.ParamType[tuple[str, int]]):
-    name = "NAME:PARTITIONS"
-
-    def convert(
-        self, value: str | tuple[str, int], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, int]:
-        if isinstance(value, tuple):
-            return value
-        name, colon, partitions = value.rpartition(":")
-        if not colon:
-            name, partitions = value, "1"
+def _topics(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    """NAME:PARTITIONS, or NAME alone for one partition."""
+    topics = {}
+    for value in values:
+        name, _, partitions = value.partition(":")
+        partitions = partitions if ":" in value else "1"
         if not name or not partitions.isdecimal() or int(partitions) < 1:
-            self.fail(f"{value!r} is not NAME:PARTITIONS, for example rss.events:4", param, ctx)
-        return name, int(partitions)
+            raise click.BadParameter(f"{value!r} is not NAME:PARTITIONS, for example rss.events:4")
+        topics[name] = int(partitions)
+    return topics
 
 
 @click.command()
@@ -50,11 +46,14 @@ class _Topic(click.ParamType[tuple[str, int]]):
 )
 @click.option("--brokers", type=click.Choice(["1", "3"]), default="1", show_default=True, help="Size of the cluster.")
 @click.option(
-    "--topic", "topics", type=_Topic(), multiple=True, help="Create this topic if it is not there. Repeatable."
+    "--topic",
+    "topics",
+    metavar="NAME:PARTITIONS",
+    multiple=True,
+    callback=_topics,
+    help="Create this topic if it is not there. Repeatable.",
 )
-def broker(
-    port: int, data_dir: Path | None, kafka_version: str, brokers: str, topics: tuple[tuple[str, int], ...]
-) -> None:
+def broker(port: int, data_dir: Path | None, kafka_version: str, brokers: str, topics: dict[str, int]) -> None:
     """Run Apache Kafka on this machine, for development, until Ctrl-C.
 
     No Java, Docker or installation is needed: the first start downloads Kafka once (46 MB). Clients on this machine
@@ -74,7 +73,7 @@ def broker(
         brokers=int(brokers),
         port=port,
         data_dir=data_dir,
-        topics=dict(topics),
+        topics=topics,
         fast_start=False,
     )
     click.echo(f"starting Kafka {kafka_version}", err=True)
