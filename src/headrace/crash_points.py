@@ -20,6 +20,19 @@ from headrace.errors import ConfigError, InternalError
 VARIABLE: Final = "HEADRACE_CRASH_POINT"
 
 CRASH_POINTS: Final[tuple[tuple[str, str], ...]] = (
+    ("start.fencing", "one transactional id is fenced, others may not be"),
+    ("start.fenced", "every older producer is shut out, no marker is read"),
+    ("start.markers_read", "the markers are read, the folder is not read again"),
+    ("claim.committed", "every region holds the baseline's marker"),
+    ("checkpoint.triggered", "a checkpoint has its number, nothing else"),
+    ("checkpoint.flushed", "everything written is acknowledged, no state is written"),
+    ("checkpoint.acknowledged", "all workers have taken their snapshot, no manifest names it"),
+    ("commit.before", "a checkpoint is durable, its commit is about to be asked for"),
+    ("commit.region", "one region is about to commit, others may have"),
+    ("commit.after", "every region has committed, the checkpoint is not flagged"),
+    ("offsets.committed", "offsets are on their way to the group, nothing is pruned"),
+    ("transaction.offsets_sent", "the marker is in the transaction, which is open"),
+    ("transaction.committed", "the transaction is committed, the worker has not said so"),
     ("checkpoint.state_written", "a state file is durable, no manifest names it yet"),
     ("checkpoint.manifest_synced", "a manifest is on disk under its temporary name only"),
     ("baseline.written", "a baseline is durable: the epoch is taken, nothing is claimed"),

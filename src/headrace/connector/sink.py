@@ -42,7 +42,7 @@ class SinkWriter(ABC):
         """Hand over serialized values, with their timestamps in ms where there are any.
 
         Blocks while the client's queue is full (back-pressure), never drops. Raises `ExternalError` for a failed
-        delivery of an earlier record.
+        delivery of an earlier record. Must not keep the lists: the engine empties them afterwards.
         """
 
     @abstractmethod

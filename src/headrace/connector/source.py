@@ -86,7 +86,8 @@ class SourceReader(ABC):
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Batch]:
         """Batches of at most `max_records` records in all, each of one split; waits at most `timeout_s` for the first.
 
-        The engine processes all of them before it polls again.
+        The engine processes all of them before it polls again. Without any unfinished split it waits for the whole of
+        `timeout_s` and gives nothing.
         """
 
     @abstractmethod
@@ -121,6 +122,16 @@ class Source(ABC):
     @abstractmethod
     def boundedness(self) -> Boundedness:
         """Whether the source ends by itself once its splits are read."""
+
+    @property
+    def ends(self) -> bool:
+        """Whether reading is over once every split is at its end; also True of an unbounded source with stop offsets."""
+        return self.boundedness is Boundedness.BOUNDED
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether more than one subtask can read it."""
+        return True
 
     @abstractmethod
     def create_enumerator(self, context: SourceContext) -> SplitEnumerator: ...

@@ -68,4 +68,8 @@ class Transaction(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release clients without committing. May be called twice."""
+        """Release clients without committing. May be called twice.
+
+        What is open is aborted if that is possible within a second or so, as it holds back every `read_committed`
+        reader; if not, the next `fence` or the transaction's timeout does it.
+        """

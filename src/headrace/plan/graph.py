@@ -1,7 +1,7 @@
 """The job as data: nodes in the order they were written, each with its operator, its inputs, and what names it.
 
-A `Plan` is frozen. The API writes it through a `PlanBuilder`, in which a later `.name()` or `.uid()` replaces a node by a
-changed copy; nothing runs, connects or validates before the plan is taken.
+A `Plan` is frozen. The API writes it through a `PlanBuilder`, in which a later `.name()` or `.uid()` replaces a node
+by a changed copy; nothing runs, connects or validates before the plan is taken.
 """
 
 from __future__ import annotations

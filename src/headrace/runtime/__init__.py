@@ -1,0 +1,9 @@
+"""The embedded engine: coordinator, workers, operators.
+
+`run_job` and `start_job` run a plan; everything else is for reading: `job` (attempts), `coordinator` (starts and
+checkpoints), `worker` (what a lane does), `pipeline` (a source at work), `loop` (the fused chain).
+"""
+
+from headrace.runtime.job import run_job, start_job
+
+__all__ = ["run_job", "start_job"]

@@ -1,0 +1,357 @@
+"""Running a job: attempts one after the other, signals, and what the program that started it can ask.
+
+Theory of operation. An *attempt* is one coordinator with its worker, from the start path to the end. What it fails with
+decides what follows:
+
+| failure | then |
+|---|---|
+| a setting, a snapshot that must not be restored | end with the error |
+| anything before the job has run for the first time | end with the error: nobody wants to wait for a typo |
+| the epoch taken, or fenced before the own claim: another copy is starting | back off for a random while, start over |
+| fenced, and a newer copy holds the claim | end with the error: two copies would fence each other for ever |
+| anything else, a transaction that timed out included | as the restart strategy says |
+
+At parallelism 1 coordinator and worker take turns in the thread that called `execute`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import secrets
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from headrace.checkpoint.decision import BackOff, OtherCopy
+from headrace.checkpoint.storage import CheckpointFolder, EpochTaken, open_snapshot
+from headrace.common import options
+from headrace.common.completable_future import CompletableFuture
+from headrace.common.configuration import Configuration
+from headrace.common.job_client import JobClient
+from headrace.common.job_execution_result import JobExecutionResult
+from headrace.common.job_id import JobID
+from headrace.common.job_status import JobStatus
+from headrace.common.refusal import not_supported
+from headrace.errors import ConfigError, FencedError, HeadraceError, InternalError, StateError
+from headrace.plan.graph import Plan
+from headrace.runtime.coordinator import Coordinator
+from headrace.runtime.messages import Close, Failed, ToCoordinator, ToWorker
+from headrace.runtime.restart import delay_before_restart
+from headrace.runtime.settings import check_plan, read_settings
+from headrace.runtime.worker import Worker
+
+log = logging.getLogger("headrace")
+
+STEP_WAIT_S = 0.05
+"""How long a step may wait for a record: what a signal or a barrier waits for at most when nothing comes."""
+
+
+class JobCancelled(HeadraceError):
+    """The job was cancelled with `JobClient.cancel`."""
+
+
+def run_job(plan: Plan, configuration: Configuration) -> JobExecutionResult:
+    """Run a job in this thread, until it ends.
+
+    SIGTERM and SIGINT stop it with a last checkpoint, a second one at once.
+    """
+    job = Job(plan, configuration)
+    with _log_to_stderr(), _signals(job):
+        try:
+            return job.run()
+        except InternalError:
+            raise
+        except HeadraceError as error:
+            # The message says it all; the user's own traceback, if there is one, is its cause.
+            raise error.with_traceback(None) from error.__cause__
+
+
+def start_job(plan: Plan, configuration: Configuration) -> JobClient:
+    """Run a job in a thread of its own."""
+    job = Job(plan, configuration)
+    job.start()
+    return job
+
+
+class LocalLink:
+    """Coordinator and worker in one thread: what is sent is done at once."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self._inbox: deque[ToCoordinator] = deque()
+
+    def send(self, message: ToWorker) -> None:
+        """Let the worker do it."""
+        self.worker.handle(message)
+
+    def receive(self) -> ToCoordinator | None:
+        """The next thing the worker said."""
+        self._inbox.extend(self.worker.outbox)
+        self.worker.outbox.clear()
+        return self._inbox.popleft() if self._inbox else None
+
+
+class Job(JobClient):
+    """One run of a job, and its handle."""
+
+    def __init__(self, plan: Plan, configuration: Configuration) -> None:
+        self._plan = plan
+        self._settings = read_settings(configuration)
+        self._warnings = [
+            *options.check_keys(configuration),
+            *check_plan(plan, self._settings, configuration),
+        ]
+        self._id = JobID(secrets.token_hex(16))
+        self._status = JobStatus.CREATED
+        self._result: Future[JobExecutionResult] = Future()
+        self._coordinator: Coordinator | None = None
+        self._wake = threading.Event()
+        self._stop_requested = False
+        self._cancel_requested = False
+        self._savepoint: tuple[Path, Future[str]] | None = None
+        self._has_run = False
+        self._attempts = 0
+
+    # --- what the program asks ---------------------------------------------------------------------------------------
+
+    def get_job_id(self) -> JobID:
+        """The id of this run."""
+        return self._id
+
+    def get_job_status(self) -> CompletableFuture[JobStatus]:
+        """Where the job is in its life."""
+        return CompletableFuture.completed(self._status)
+
+    def cancel(self) -> CompletableFuture[None]:
+        """End the job without a last checkpoint."""
+        self._cancel_requested = True
+        self._wake.set()
+        done: Future[None] = Future()
+        self._result.add_done_callback(lambda _: done.set_result(None))
+        return CompletableFuture(done)
+
+    def stop(self) -> None:
+        """*Extension.* End the job with a last checkpoint, as SIGTERM does."""
+        self._stop_requested = True
+        self._wake.set()
+
+    def stop_with_savepoint(
+        self, advance_to_end_of_event_time: bool, savepoint_directory: str | None = None
+    ) -> CompletableFuture[str]:
+        """End the job with a savepoint; its path is the result."""
+        if advance_to_end_of_event_time:
+            raise not_supported(
+                "stop_with_savepoint(advance_to_end_of_event_time=True)",
+                "pass False: windows and timers then go on later",
+            )
+        future = self.trigger_savepoint(savepoint_directory)
+        self.stop()
+        return future
+
+    def trigger_savepoint(self, savepoint_directory: str | None = None) -> CompletableFuture[str]:
+        """Take a savepoint; its path is the result."""
+        directory = Path(savepoint_directory) if savepoint_directory else self._settings.savepoint_dir
+        if directory is None:
+            raise ConfigError("a savepoint needs a folder: pass one, or set `execution.checkpointing.savepoint-dir`")
+        if self._savepoint is not None:
+            raise StateError("a savepoint is already under way; wait for its result")
+        future: Future[str] = Future()
+        self._savepoint = (directory, future)
+        self._wake.set()
+        return CompletableFuture(future)
+
+    def get_accumulators(self) -> CompletableFuture[dict[str, Any]]:
+        """None are kept: an empty dict."""
+        return CompletableFuture.completed({})
+
+    def get_job_execution_result(self) -> CompletableFuture[JobExecutionResult]:
+        """Done when the job has ended."""
+        return CompletableFuture(self._result)
+
+    # --- run ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Run in a thread of its own."""
+
+        def target() -> None:
+            with contextlib.suppress(Exception):  # told by the future
+                self.run()
+
+        threading.Thread(target=target, name=f"headrace-{self._plan.job_name}", daemon=True).start()
+
+    def run(self) -> JobExecutionResult:
+        """Run to the end, in this thread."""
+        started_at = time.monotonic()
+        try:
+            for warning in self._warnings:
+                log.warning("%s", warning)
+            with contextlib.ExitStack() as stack:
+                root = self._settings.checkpoint_dir
+                if root is None:
+                    root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-")))
+                folder = CheckpointFolder(root, self._plan.job_name)
+                folder.lock()
+                stack.callback(folder.release)
+                self._run_attempts(folder)
+        except BaseException as error:
+            self._status = JobStatus.CANCELED if isinstance(error, JobCancelled) else JobStatus.FAILED
+            self._settle_savepoint(None, error)
+            self._result.set_exception(error)
+            raise
+        self._status = JobStatus.FINISHED
+        result = JobExecutionResult(self._id, int((time.monotonic() - started_at) * 1000))
+        self._result.set_result(result)
+        return result
+
+    def _run_attempts(self, folder: CheckpointFolder) -> None:
+        chosen = None if self._settings.recovery_path is None else open_snapshot(self._settings.recovery_path)
+        fresh, failures = self._settings.fresh, list[float]()
+        while True:
+            worker = Worker(self._plan, self._settings, folder, attempt_number=self._attempts)
+            link = LocalLink(worker)
+            coordinator = Coordinator(self._plan, self._settings, folder, link, chosen=chosen, fresh=fresh)
+            self._coordinator = coordinator
+            try:
+                self._run_attempt(worker, link, coordinator)
+                return
+            except Exception as error:
+                cause: Exception = error
+                if isinstance(error, (FencedError, EpochTaken)):
+                    verdict = BackOff() if isinstance(error, EpochTaken) else coordinator.explain_fencing(self._pause)
+                    match verdict:
+                        case OtherCopy(at):
+                            raise StateError(
+                                f"another copy of job {self._plan.job_name!r} took over with snapshot {at}; this one "
+                                "stops and does not come back. Nothing is lost or repeated: the other copy went on from "
+                                "what this one had committed"
+                            ) from error
+                        case BackOff():
+                            self._shut_down(link, coordinator)
+                            log.info("another copy of job `%s` is starting: %s", self._plan.job_name, error)
+                            self._pause(random.uniform(0.1, 2.0))
+                            continue
+                        case _:
+                            log.warning("a transaction timed out; nothing is lost, its records are produced again")
+                self._shut_down(link, coordinator)
+                failures.append(time.monotonic() * 1000)
+                delay_ms = delay_before_restart(self._settings.restart_strategy, failures, random.random())
+                is_final = isinstance(cause, (ConfigError, StateError, JobCancelled))
+                if is_final or not self._has_run or self._stop_requested or delay_ms is None:
+                    raise
+                self._status = JobStatus.RESTARTING
+                log.error("job `%s` failed, restarting in %.1f s: %s", self._plan.job_name, delay_ms / 1000, cause)
+                log.debug("the failure", exc_info=cause)
+                self._pause(delay_ms / 1000)
+                self._attempts += 1
+            finally:
+                if coordinator.has_baseline:
+                    # What was asked for is durable now: a restart goes on from there.
+                    chosen, fresh = None, False
+                self._shut_down(link, coordinator)
+
+    def _run_attempt(self, worker: Worker, link: LocalLink, coordinator: Coordinator) -> None:
+        coordinator.start()
+        if coordinator.finished_before is not None:
+            manifest = coordinator.finished_before.manifest
+            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.created_at_ms / 1000))
+            log.warning(
+                "job `%s` has finished before (%s, checkpoint %s); nothing to do. `--fresh` runs it again from the start",
+                self._plan.job_name,
+                when,
+                manifest.id,
+            )
+            return
+        self._has_run = True
+        self._status = JobStatus.RUNNING
+        while not coordinator.is_done:
+            if self._cancel_requested:
+                raise JobCancelled(f"job {self._plan.job_name!r} was cancelled")
+            if self._stop_requested:
+                coordinator.stop()
+            if self._savepoint is not None and not self._savepoint[1].running():
+                self._savepoint[1].set_running_or_notify_cancel()
+                coordinator.request_savepoint(self._savepoint[0])
+            if worker.is_running and not self._stop_requested:
+                worker.step(min(STEP_WAIT_S, coordinator.seconds_until_due()))
+            while (message := link.receive()) is not None:
+                coordinator.handle(message)
+            coordinator.tick()
+            while (message := link.receive()) is not None:
+                coordinator.handle(message)
+            self._settle_savepoint(coordinator.last_savepoint, None)
+
+    def _settle_savepoint(self, path: Path | None, error: BaseException | None) -> None:
+        if self._savepoint is None or (path is None and error is None):
+            return
+        future = self._savepoint[1]
+        self._savepoint = None
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(str(path))
+
+    def _shut_down(self, link: LocalLink, coordinator: Coordinator) -> None:
+        link.send(Close())
+        while (message := link.receive()) is not None:
+            if isinstance(message, Failed):
+                log.warning("closing after the end failed: %s", message.error)
+        coordinator.close()
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, unless the job is to end."""
+        self._wake.wait(seconds)
+        if self._cancel_requested or self._stop_requested:
+            raise JobCancelled(f"job {self._plan.job_name!r} was stopped while it waited to start again")
+
+
+@contextlib.contextmanager
+def _signals(job: Job) -> Iterator[None]:
+    """The first SIGTERM or SIGINT stops the job with a last checkpoint, the second ends the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        if len(seen) > 1:
+            os.write(2, b"headrace: ended at once by a second signal, without a last checkpoint\n")
+            os._exit(128 + number)
+        os.write(2, b"headrace: stopping with a last checkpoint; signal again to end at once\n")
+        job.stop()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """Show what Headrace says while a job runs, unless the program has set up logging itself."""
+    if log.hasHandlers():
+        yield
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)

@@ -1,0 +1,141 @@
+"""What coordinator and workers say to each other. They share nothing else.
+
+All messages are frozen values that can be pickled. The coordinator asks in pairs while it starts (`Fence` → `Fenced`,
+…); from `Run` on each side speaks when it has something to say.
+
+| coordinator → worker | worker → coordinator |
+|---|---|
+| `Fence(recorded)` | `Fenced(locations)` |
+| `ReadMarkers(recorded)` | `MarkersRead(markers)` |
+| `Deploy(operators)` | `Deployed` |
+| `Commit(number, marker)`: a baseline's claim, or a checkpoint | `Committed(region, number)` for each region |
+| `Run` | `InputEnded` when every bounded source has been read to its end |
+| `AddSplits(operator, splits)` | – |
+| `TriggerCheckpoint(id)` | `Acknowledged(number, regions)` |
+| `CheckpointComplete(number)` | – |
+| `Close` | `Failed(error)`, at any time |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headrace.checkpoint.manifest import OperatorSnapshot, RegionSnapshot
+from headrace.checkpoint.marker import SnapshotId
+from headrace.connector import JsonValue
+
+Location = Mapping[str, str | int]
+"""`Transaction.location`: where a marker is kept and under which transactional id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Shut out every older producer: of this worker's own regions, and of the `recorded` ones it is given besides."""
+
+    recorded: tuple[Location, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """Done; `locations` are those of the worker's own regions (None: the region has no transaction)."""
+
+    locations: Mapping[str, Location | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMarkers:
+    """Read the markers at these locations and at those of the worker's own regions."""
+
+    recorded: tuple[Location, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MarkersRead:
+    """Transactional id → what its marker says, or None where there is none."""
+
+    markers: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """Open all operators, with this state and these splits. Keys are operator ids."""
+
+    operators: Mapping[str, OperatorSnapshot]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """Everything is open; nothing has been read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Commit, in every region, what belongs to snapshot `number`, together with `marker`."""
+
+    number: int
+    marker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One region has committed snapshot `number`."""
+
+    region: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Begin to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputEnded:
+    """Everything has been read and processed, and written as far as the client goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddSplits:
+    """Read these new splits as well."""
+
+    operator: str
+    splits: tuple[Mapping[str, JsonValue], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerCheckpoint:
+    """Take this snapshot of everything, and flush the writers."""
+
+    id: SnapshotId
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The worker's part of snapshot `number`: its files are durable, its writers flushed."""
+
+    number: int
+    regions: Mapping[str, RegionSnapshot]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointComplete:
+    """Snapshot `number` is committed in every region."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close everything without committing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The worker cannot go on."""
+
+    error: BaseException
+
+
+ToWorker = Fence | ReadMarkers | Deploy | Commit | Run | AddSplits | TriggerCheckpoint | CheckpointComplete | Close
+ToCoordinator = Fenced | MarkersRead | Deployed | Committed | InputEnded | Acknowledged | Failed

@@ -1,0 +1,213 @@
+"""One source at work: its reader, its loop, the watermarks of its splits, and the writers below it.
+
+A pipeline runs in steps of about 50 ms of work, whatever the user's functions cost, so that barriers, timers and
+signals are never kept waiting: it starts with few records, grows while they are quick, and looks at the clock after
+every slice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
+from types import TracebackType
+from typing import Any, NoReturn
+
+from headrace.connector import Batch, SinkWriter, SourceReader
+from headrace.errors import ConfigError, DataError, UserCodeError
+from headrace.plan.graph import Node, Plan, ReadSource, WriteSink
+from headrace.runtime.loop import Loop
+from headrace.runtime.watermarks import NO_TIMESTAMP, Progress, WatermarkGenerator, combine
+
+STEP_S = 0.05
+"""Work between two looks at the mail."""
+
+MAX_RECORDS = 500
+"""Records per poll. 500 beats 5,000 by a quarter: they stay in the cache, and young for the garbage collector."""
+
+MAX_SLICE = 100
+"""Records between two looks at the clock: what a function that becomes slow all at once can cost."""
+
+
+def next_batch_size(size: int, records: int, elapsed_s: float) -> int:
+    """How many records to take next, after `records` took `elapsed_s`: what fits into a step, at most twice `size`.
+
+    >>> next_batch_size(16, 16, 0.0001), next_batch_size(400, 100, 5.0)
+    (32, 1)
+    """
+    fitting = int(records * STEP_S / elapsed_s) if elapsed_s > 0 else MAX_RECORDS
+    return max(1, min(fitting, size * 2, MAX_RECORDS))
+
+
+class Pipeline:
+    """A source of the plan, with everything below it. `writers` are shared with pipelines above the same sinks."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        node: Node,
+        reader: SourceReader,
+        loop: Loop,
+        writers: Mapping[int, SinkWriter],
+        clock: Callable[[], float],
+    ) -> None:
+        assert isinstance(node.operator, ReadSource)
+        self.node = node
+        self.reader = reader
+        self._plan = plan
+        self._loop = loop
+        self._writers = writers
+        self._clock = clock
+        self._ends = node.operator.source.ends
+        self._strategy = node.operator.watermark_strategy
+        self._takes_given_time = (
+            self._strategy.out_of_orderness_ms is not None and self._strategy.timestamp_assigner is None
+        )
+        self._generators: dict[str, WatermarkGenerator] = {}
+        self._active: set[str] = set()
+        self._pending: deque[Batch] = deque()
+        self._start = 0
+        self._size = 16
+        self._outputs: dict[int, tuple[list[Any], list[int]]] = {n: ([], []) for n in loop.sinks}
+        self.records_in = 0
+
+    def add_splits(self, splits: Sequence[Any]) -> None:
+        """Read these splits too."""
+        self.reader.add_splits(splits)
+        for split in splits:
+            self._generators[split.split_id] = WatermarkGenerator(
+                self._strategy.out_of_orderness_ms, self._strategy.idle_timeout_ms
+            )
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every split has been read to its end and everything read has been processed."""
+        return self._ends and not self._pending and all(map(self.reader.is_finished, self._generators))
+
+    def step(self, timeout_s: float) -> bool:
+        """Work for about `STEP_S`; waits at most `timeout_s` for the first record. False: nothing came."""
+        if not self._pending:
+            self._pending.extend(self.reader.poll(self._size, timeout_s))
+            if not self._pending:
+                return False
+        deadline = self._clock() + STEP_S
+        while self._pending:
+            if not self._process(self._pending[0], deadline):
+                return True
+            self._pending.popleft()
+            self._start = 0
+            if self._clock() >= deadline:
+                break
+        return True
+
+    def progress(self, now_ms: float) -> Progress:
+        """How far this source has come in event time, over all splits that are not at their end."""
+        splits = []
+        for split_id, generator in self._generators.items():
+            if not self.reader.is_finished(split_id):
+                came = split_id in self._active
+                caught_up = not came and not self._pending and self.reader.is_caught_up(split_id)
+                splits.append(generator.progress(now_ms, records_came=came, is_caught_up=caught_up))
+        self._active.clear()
+        return combine(splits)
+
+    def _process(self, batch: Batch, deadline: float) -> bool:
+        """Run the loop over the rest of a batch, until the deadline; True when all of it is done."""
+        values, timestamps, loop = batch.values, batch.timestamps, self._loop
+        split_id = batch.origin.split_id
+        generator = self._generators[split_id]
+        self._active.add(split_id)
+        size, position = len(values), self._start
+        written = dict.fromkeys(loop.aligned, position)
+        is_done = True
+        while position < size:
+            before = self._clock()
+            stop = min(position + self._size, position + MAX_SLICE, size)
+            part = values[position:stop]
+            times = None if timestamps is None else timestamps[position:stop]
+            if loop.passes_through:
+                for output, _ in self._outputs.values():
+                    output.extend(part)
+            else:
+                self._run(batch, part, times, generator, written, stop)
+            if times is not None and self._takes_given_time:
+                generator.max_timestamp = max(generator.max_timestamp, max(times))
+            elapsed = self._clock() - before
+            self._size = next_batch_size(self._size, stop - position, elapsed)
+            position = stop
+            if before + elapsed >= deadline and position < size:
+                is_done = False
+                break
+        self._write(timestamps, written)
+        batch.origin.advance(position)
+        self.records_in += position - self._start
+        self._start = position
+        return is_done
+
+    def _run(
+        self,
+        batch: Batch,
+        part: list[Any],
+        times: list[int] | None,
+        generator: WatermarkGenerator,
+        written: dict[int, int],
+        stop: int,
+    ) -> None:
+        records: Any = iter(part)
+        clocked = repeat(NO_TIMESTAMP) if times is None else times
+        try:
+            steps = self._loop.run(records, clocked, generator, self._outputs)
+            if not self._loop.is_generator:
+                return
+            steps = iter(steps)
+        except Exception as error:
+            self._blame(error, batch, stop - records.__length_hint__() - 1)
+        is_running = True
+        while is_running:
+            try:
+                next(steps)
+            except StopIteration:
+                is_running = False
+            except Exception as error:
+                self._blame(error, batch, stop - records.__length_hint__() - 1)
+            self._write(batch.timestamps, written)
+
+    def _write(self, timestamps: list[int] | None, written: dict[int, int]) -> None:
+        for n, (elements, times) in self._outputs.items():
+            if not elements:
+                continue
+            if n in written:
+                first = written[n]
+                written[n] = first + len(elements)
+                self._writers[n].write(elements, None if timestamps is None else timestamps[first : written[n]])
+            else:
+                self._writers[n].write(elements, times)
+                times.clear()
+            elements.clear()
+
+    def _blame(self, error: Exception, batch: Batch, index: int) -> NoReturn:
+        """Raise an error that names operator and record, with the user's own traceback below it."""
+        if isinstance(error, ConfigError):
+            raise error
+        traceback, node = self._locate(error.__traceback__)
+        record = batch.origin.describe(index)
+        if isinstance(error, RuntimeError) and isinstance(cause := error.__cause__, StopIteration):
+            error, traceback = cause, cause.__traceback__
+        error.__traceback__ = traceback
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        if node is self.node and self._strategy.timestamp_assigner is None:
+            raise DataError(f"`{node.name}` cannot deserialize the record at {record}: {reason}") from error
+        if isinstance(node.operator, WriteSink):
+            raise DataError(f"`{node.name}` cannot serialize what came of the record at {record}: {reason}") from error
+        message = f"`{node.name}` failed with {reason} on the record at {record}"
+        raise UserCodeError(message, operator=node.name, record=record) from error
+
+    def _locate(self, traceback: TracebackType | None) -> tuple[TracebackType | None, Node]:
+        """The user's part of a traceback, and the node whose call raised, found by the line of the generated loop."""
+        frame, code = traceback, self._loop.run.__code__
+        while frame is not None:
+            if frame.tb_frame.f_code is code:
+                node_id = self._loop.node_at_line.get(frame.tb_lineno, self.node.id)
+                return frame.tb_next, self._plan.node(node_id)
+            frame = frame.tb_next
+        return traceback, self.node

@@ -1,0 +1,134 @@
+"""The configuration as the engine uses it: read once, checked, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.checkpoint.decision import Assume
+from headrace.common import options
+from headrace.common.configuration import Configuration
+from headrace.common.refusal import not_supported
+from headrace.errors import ConfigError
+from headrace.plan.graph import Plan, ReadSource
+from headrace.plan.identity import is_exactly_once
+from headrace.runtime.restart import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run is to do. `checkpoint_dir` None: checkpoints serve restarts within the run only."""
+
+    checkpoint_interval_ms: int | None
+    checkpoint_timeout_ms: int
+    min_pause_ms: int
+    tolerable_failures: int
+    num_retained: int
+    checkpoint_dir: Path | None
+    savepoint_dir: Path | None
+    recovery_path: Path | None
+    ignore_unclaimed_state: bool
+    fresh: bool
+    assume: Assume | None
+    watermark_interval_ms: int
+    max_parallelism: int
+    restart_strategy: RestartStrategy
+    job_parameters: Mapping[str, str]
+
+
+def read_settings(configuration: Configuration) -> Settings:
+    """The settings in a configuration. Raises `ConfigError` for a value that cannot be read, or two that conflict."""
+    options.check_values(configuration)
+    interval = options.CHECKPOINT_INTERVAL.read(configuration)
+    fresh, recovery_path = options.FRESH.read(configuration), options.RECOVERY_PATH.read(configuration)
+    if fresh and recovery_path is not None:
+        raise ConfigError(
+            "`headrace.fresh` (`--fresh`) starts over and `execution.state-recovery.path` (`--from`) starts from "
+            f"{recovery_path!r}; give one of them"
+        )
+    max_parallelism = options.MAX_PARALLELISM.read(configuration)
+    return Settings(
+        checkpoint_interval_ms=interval,
+        checkpoint_timeout_ms=options.CHECKPOINT_TIMEOUT.read(configuration),
+        min_pause_ms=options.CHECKPOINT_MIN_PAUSE.read(configuration),
+        tolerable_failures=options.TOLERABLE_FAILED_CHECKPOINTS.read(configuration),
+        num_retained=options.RETAINED_CHECKPOINTS.read(configuration),
+        checkpoint_dir=_path(options.CHECKPOINT_DIR.read(configuration), options.CHECKPOINT_DIR.key),
+        savepoint_dir=_path(options.SAVEPOINT_DIR.read(configuration), options.SAVEPOINT_DIR.key),
+        recovery_path=_path(recovery_path, options.RECOVERY_PATH.key),
+        ignore_unclaimed_state=options.IGNORE_UNCLAIMED_STATE.read(configuration),
+        fresh=fresh,
+        assume=None if (word := options.ASSUME.read(configuration)) == "none" else Assume(word),
+        watermark_interval_ms=options.AUTO_WATERMARK_INTERVAL.read(configuration),
+        max_parallelism=128 if max_parallelism == -1 else max_parallelism,
+        restart_strategy=_restart_strategy(configuration, has_checkpoints=interval is not None),
+        job_parameters=options.GLOBAL_JOB_PARAMETERS.read(configuration),
+    )
+
+
+def check_plan(plan: Plan, settings: Settings, configuration: Configuration) -> list[str]:
+    """Warnings about a plan; raises `ConfigError` for one that cannot run as it is."""
+    if not plan.nodes:
+        raise ConfigError("no operators are defined: a job needs at least a source, and a sink to be of use")
+    default = options.PARALLELISM.read(configuration)
+    for node in plan:
+        parallelism = node.parallelism or default
+        if parallelism > 1 and not (isinstance(node.operator, ReadSource) and not node.operator.source.is_parallel):
+            where = f"of `{node.name}`" if node.parallelism else "(`parallelism.default`)"
+            raise not_supported(
+                f"parallelism {parallelism} {where}", "leave it at 1: one process does the work of several subtasks"
+            )
+    exactly_once = [node.name for node in plan if is_exactly_once(node)]
+    unbounded = [n.name for n in plan if isinstance(n.operator, ReadSource) and not n.operator.source.ends]
+    if exactly_once and unbounded and settings.checkpoint_interval_ms is None:
+        raise ConfigError(
+            f"`{exactly_once[0]}` delivers exactly once, but checkpoints are off and `{unbounded[0]}` never ends: "
+            "nothing would ever be committed; call `env.enable_checkpointing(1000)` or set "
+            "`execution.checkpointing.interval`"
+        )
+    if exactly_once and settings.checkpoint_dir is None:
+        return [
+            f"`{exactly_once[0]}` delivers exactly once within this run only: `execution.checkpointing.dir` is not set, "
+            "so the next run starts over and repeats what it reads again"
+        ]
+    return []
+
+
+def _path(text: str | None, key: str) -> Path | None:
+    if text is None:
+        return None
+    if text.startswith("file://"):
+        text = text.removeprefix("file://")
+    elif "://" in text:
+        raise ConfigError(f"`{key}` is {text!r}; only local folders are supported, as a path or as file:///path")
+    return Path(text).expanduser()
+
+
+def _restart_strategy(configuration: Configuration, *, has_checkpoints: bool) -> RestartStrategy:
+    name = options.RESTART_STRATEGY.read(configuration)
+    match name or ("exponential-delay" if has_checkpoints else "none"):
+        case "none":
+            return NoRestart()
+        case "fixed-delay":
+            return FixedDelay(
+                options.FIXED_DELAY_ATTEMPTS.read(configuration), options.FIXED_DELAY_DELAY.read(configuration)
+            )
+        case "failure-rate":
+            return FailureRate(
+                options.FAILURE_RATE_MAX_FAILURES.read(configuration),
+                options.FAILURE_RATE_INTERVAL.read(configuration),
+                options.FAILURE_RATE_DELAY.read(configuration),
+            )
+        case "exponential-delay":
+            attempts = options.EXPONENTIAL_DELAY_ATTEMPTS.read(configuration)
+            return ExponentialDelay(
+                options.EXPONENTIAL_DELAY_INITIAL_BACKOFF.read(configuration),
+                options.EXPONENTIAL_DELAY_MAX_BACKOFF.read(configuration),
+                options.EXPONENTIAL_DELAY_MULTIPLIER.read(configuration),
+                options.EXPONENTIAL_DELAY_RESET_THRESHOLD.read(configuration),
+                options.EXPONENTIAL_DELAY_JITTER.read(configuration),
+                None if attempts == options.UNLIMITED else attempts,
+            )
+        case other:
+            raise ConfigError(f"`restart-strategy.type` is {other!r}")

@@ -1,0 +1,71 @@
+"""Event time as values: what a watermark is made of, and how several become one.
+
+A watermark `w` says that no element with a timestamp of `w` or less is to come. `None` stands for "none yet". An idle
+input takes no part in the minimum; when all are idle, so is the result, which then keeps the highest of what was
+reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+MAX_WATERMARK = 2**63 - 1
+"""Sent at the end of a bounded input: everything has come."""
+
+NO_TIMESTAMP = -(2**63)
+"""The timestamp of an element that has none, as in Flink."""
+
+
+class Progress(NamedTuple):
+    """How far an input has come in event time."""
+
+    watermark: int | None = None
+    idle: bool = False
+
+
+def combine(inputs: Iterable[Progress]) -> Progress:
+    """The progress of what is fed by all of these: the minimum over those that are not idle."""
+    known = list(inputs)
+    active = [progress.watermark for progress in known if not progress.idle]
+    if not active:
+        reached = [progress.watermark for progress in known if progress.watermark is not None]
+        return Progress(max(reached, default=None), idle=True)
+    if None in active:
+        return Progress(None)
+    return Progress(min(w for w in active if w is not None))
+
+
+def advance(before: Progress, now: Progress) -> Progress:
+    """`now`, but never behind `before`: an input that was idle and comes back late does not turn time back."""
+    if before.watermark is None or (now.watermark is not None and now.watermark >= before.watermark):
+        return now
+    return Progress(before.watermark, now.idle)
+
+
+@dataclass(slots=True)
+class WatermarkGenerator:
+    """Bounded out-of-orderness over one split, or one operator: highest timestamp − bound − 1.
+
+    `max_timestamp` is written by the generated loop. Flink: `BoundedOutOfOrdernessWatermarks`.
+    """
+
+    out_of_orderness_ms: int | None
+    idle_timeout_ms: int | None = None
+    max_timestamp: int = NO_TIMESTAMP
+    last_seen: int = NO_TIMESTAMP
+    active_at_ms: float = 0.0
+
+    def progress(self, now_ms: float, *, records_came: bool, is_caught_up: bool) -> Progress:
+        """Where the split stands.
+
+        It is idle only when nothing came for the timeout *and* nothing is left in it: a split whose turn has not come is
+        not idle.
+        """
+        if records_came or not is_caught_up or not self.active_at_ms:
+            self.active_at_ms = now_ms
+        idle = self.idle_timeout_ms is not None and now_ms - self.active_at_ms >= self.idle_timeout_ms
+        if self.out_of_orderness_ms is None or self.max_timestamp == NO_TIMESTAMP:
+            return Progress(None, idle)
+        return Progress(self.max_timestamp - self.out_of_orderness_ms - 1, idle)
