@@ -2,8 +2,8 @@
 
 *Theory of operation.* Nothing that a dead copy left open is ever resumed. A region's transaction makes records visible
 together with a marker, or not at all; the snapshot that the marker names was durable before. So once every producer of
-an earlier copy is shut out and everything it left is settled, markers and folder do not change any more, and say exactly
-what happened. Every start, of whatever kind, is one path:
+an earlier copy is shut out and everything it left is settled, markers and folder do not change any more, and say
+exactly what happened. Every start, of whatever kind, is one path:
 
 1. lock the folder and `read` it;
 2. fence every id that `transactions_to_fence` names, then read the markers of the recorded and of the own regions;
@@ -36,10 +36,10 @@ hold its own marker or its predecessor's: its copy had claimed the region, no ol
 newer one writes only after its own baseline, which would then be the newest manifest. Anything else means that folder
 and cluster do not belong together, and any choice may lose or repeat records.
 
-*Other incarnations.* An incarnation is drawn when a folder's history begins (a first start, or `--fresh`). Its markers are
-expected in the regions of the baseline that superseded it, until they are claimed; that baseline lists them, and their
-epochs are lower, as `next_id` goes above every marker seen. Any other foreign marker was written by a copy that works
-with another folder, or by a `--fresh` start whose folder was lost.
+*Other incarnations.* An incarnation is drawn when a folder's history begins (a first start, or `--fresh`). Its markers
+are expected in the regions of the baseline that superseded it, until they are claimed; that baseline lists them, and
+their epochs are lower, as `next_id` goes above every marker seen. Any other foreign marker was written by a copy that
+works with another folder, or by a `--fresh` start whose folder was lost.
 
 *Failures while running*
 
@@ -148,9 +148,9 @@ def decide(
 ) -> Decision:
     """What to restore; see the table above.
 
-    `recorded` holds the marker of each region that the newest manifest records with a location, read there; `own` that of
-    each region that this run will write. `chosen` is the snapshot that `--from` names: the user's word that what came
-    after it may be produced again.
+    `recorded` holds the marker of each region that the newest manifest records with a location, read there; `own` that
+    of each region that this run will write. `chosen` is the snapshot that `--from` names: the user's word that what
+    came after it may be produced again.
     """
     newest = contents.newest
     if chosen is not None:
@@ -233,8 +233,8 @@ def on_fenced(
 ) -> OtherCopy | TimedOut | LookAgain | BackOff:
     """What it means to be fenced: a newer copy and a transaction that timed out look the same to the producer.
 
-    `markers` are those of the own regions, read without initialising anything; `claimed` says whether the own claims are
-    all made. The newer copy may be between its initialising and its claim, hence the grace.
+    `markers` are those of the own regions, read without initialising anything; `claimed` says whether the own claims
+    are all made. The newer copy may be between its initialising and its claim, hence the grace.
     """
     if not claimed:
         return BackOff()
@@ -291,9 +291,9 @@ def _predecessor(contents: FolderContents, newest: Manifest, before: Manifest | 
         return before
     problem = "; ".join(damaged.problem for damaged in contents.damaged) or "its file is missing"
     return Refuse(
-        f"checkpoint {newest.id} was not committed everywhere, and what it falls back to, {newest.predecessor}, cannot be "
-        f"read: {problem}. Restore the file from a copy, start from another snapshot with `--from`, or start over with "
-        "`--fresh`; both repeat records"
+        f"checkpoint {newest.id} was not committed everywhere, and what it falls back to, {newest.predecessor}, "
+        f"cannot be read: {problem}. Restore the file from a copy, start from another snapshot with `--from`, or "
+        "start over with `--fresh`; both repeat records"
     )
 
 
@@ -316,33 +316,34 @@ def _newest_key(contents: FolderContents) -> tuple[int, int]:
 
 def _choices(newest: Manifest) -> str:
     return (
-        f"Choose: `--assume-committed` (`headrace.assume: committed`) continues behind snapshot {newest.id.number}, and "
-        "loses its records if it was not committed; `--assume-aborted` (`headrace.assume: aborted`) produces its records "
-        "again, and repeats them if it was; `--fresh` (`headrace.fresh`) starts over, and repeats everything"
+        f"Choose: `--assume-committed` (`headrace.assume: committed`) continues behind snapshot {newest.id.number}, "
+        "and loses its records if it was not committed; `--assume-aborted` (`headrace.assume: aborted`) produces "
+        "its records again, and repeats them if it was; `--fresh` (`headrace.fresh`) starts over, and repeats "
+        "everything"
     )
 
 
 def _lost_folder(region: str, marker: Marker) -> str:
     return (
-        f"the checkpoint folder is empty, but region {region!r} holds a marker of this job, of snapshot {marker.snapshot}: "
-        "the folder was lost, or this is another folder. Starting over repeats the records written before. Restore the "
-        "folder, point `execution.checkpointing.dir` to it, name a snapshot with `--from`, or accept the repetition with "
-        "`--fresh` (`headrace.fresh`)"
+        f"the checkpoint folder is empty, but region {region!r} holds a marker of this job, of snapshot "
+        f"{marker.snapshot}: the folder was lost, or this is another folder. Starting over repeats the records "
+        "written before. Restore the folder, point `execution.checkpointing.dir` to it, name a snapshot with "
+        "`--from`, or accept the repetition with `--fresh` (`headrace.fresh`)"
     )
 
 
 def _no_marker(region: str, newest: Manifest) -> str:
     return (
-        f"nobody knows whether checkpoint {newest.id} was committed in region {region!r}: its marker is gone (the group's "
-        f"offsets expired, or group or topic were deleted). {_choices(newest)}"
+        f"nobody knows whether checkpoint {newest.id} was committed in region {region!r}: its marker is gone (the "
+        f"group's offsets expired, or group or topic were deleted). {_choices(newest)}"
     )
 
 
 def _foreign(region: str, newest: Manifest, marker: Marker) -> str:
     return (
         f"region {region!r} was last written by a copy of this job with another checkpoint folder (incarnation "
-        f"{marker.incarnation}, snapshot {marker.snapshot}), after snapshot {newest.id} of this one. Continuing from here "
-        f"repeats what that copy wrote; use its folder instead, if it is still there. {_choices(newest)}"
+        f"{marker.incarnation}, snapshot {marker.snapshot}), after snapshot {newest.id} of this one. Continuing from "
+        f"here repeats what that copy wrote; use its folder instead, if it is still there. {_choices(newest)}"
     )
 
 
@@ -356,7 +357,7 @@ def _folder_behind(region: str, newest: Manifest, marker: Marker) -> str:
 
 def _cluster_behind(region: str, newest: Manifest, marker: Marker) -> str:
     return (
-        f"region {region!r} holds the marker of snapshot {marker.snapshot}, older than {newest.predecessor}, which it had "
-        f"committed before checkpoint {newest.id}: the cluster has lost offsets, or is a copy that was behind. "
+        f"region {region!r} holds the marker of snapshot {marker.snapshot}, older than {newest.predecessor}, which "
+        f"it had committed before checkpoint {newest.id}: the cluster has lost offsets, or is a copy that was behind. "
         f"{_choices(newest)}"
     )

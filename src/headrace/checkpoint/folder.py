@@ -46,7 +46,7 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A manifest that cannot be read; `number` is 0 for a baseline, whose name has none. `problem` says what and the cure."""
+    """A manifest that cannot be read; `problem` says why, and the cure. `number` is 0 for a baseline."""
 
     name: str
     epoch: int
@@ -86,7 +86,7 @@ def folder_name(job: str) -> str:
     """A folder name for a job: readable, safe in every file system, and different for different jobs.
 
     >>> folder_name("rss-counts"), folder_name("news: per source")
-    ('rss-counts', 'news__per_source-cae25ba1')
+    ('rss-counts', 'news__per_source-00213f5f')
     """
     safe = _UNSAFE.sub("_", job)[:80].lstrip(".")
     return safe if safe == job else f"{safe}-{hashlib.sha256(job.encode()).hexdigest()[:8]}"

@@ -93,8 +93,8 @@ class Manifest:
 
     `predecessor` is the snapshot that a region falls back to which did not commit this one: always of the same attempt,
     hence with the same regions. A baseline has none. `transactions` are the locations of every transaction this attempt
-    uses. `superseded` (of a baseline) are other incarnations whose markers may still stand in its regions, until they are
-    claimed. `created_at_ms` is for people; nothing is decided by it.
+    uses. `superseded` (of a baseline) are other incarnations whose markers may still stand in its regions, until they
+    are claimed. `created_at_ms` is for people; nothing is decided by it.
     """
 
     job: str

@@ -54,7 +54,10 @@ class Marker:
     def encode(self) -> str:
         """The marker as text: under 200 bytes, far below Kafka's limit of 4,096 for offset metadata."""
         at = self.snapshot
-        return f"headrace/{_VERSION} incarnation={self.incarnation} epoch={at.epoch} attempt={at.attempt} number={at.number}"
+        return (
+            f"headrace/{_VERSION} incarnation={self.incarnation} epoch={at.epoch} attempt={at.attempt} "
+            f"number={at.number}"
+        )
 
     @staticmethod
     def decode(text: str, where: str) -> Marker:

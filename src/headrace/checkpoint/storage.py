@@ -1,15 +1,15 @@
 """Reading and writing a checkpoint folder.
 
-Theory of operation. Everything durable is made the same way: written under a temporary name, synced, linked to its final
-name (which fails if that exists), and the folder synced. So a name is there with its whole content or not at all, and of
-two copies that create one name, exactly one does. A baseline's name holds nothing but its epoch: creating it is how an
-attempt takes the epoch.
+Theory of operation. Everything durable is made the same way: written under a temporary name, synced, linked to its
+final name (which fails if that exists), and the folder synced. So a name is there with its whole content or not at all,
+and of two copies that create one name, exactly one does. A baseline's name holds nothing but its epoch: creating it is
+how an attempt takes the epoch.
 
-Invariants. A file is never overwritten. A state file is durable before a manifest names it, a manifest before any marker
-or flag names it. What `removable` does not list is never removed.
+Invariants. A file is never overwritten. A state file is durable before a manifest names it, a manifest before any
+marker or flag names it. What `removable` does not list is never removed.
 
-A failed write leaves nothing behind but, at worst, a file that nobody names, or a manifest whose number must not be used
-again: take the next one.
+A failed write leaves nothing behind but, at worst, a file that nobody names, or a manifest whose number must not be
+used again: take the next one.
 
 Who calls this: the coordinator, from one thread; `headrace checkpoints` reads without the lock.
 """
@@ -23,7 +23,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -41,7 +41,15 @@ from headrace.checkpoint.folder import (
     state_name,
     temporary_name,
 )
-from headrace.checkpoint.manifest import FileRef, Kind, Manifest, decode_manifest, encode_manifest
+from headrace.checkpoint.manifest import (
+    FileRef,
+    KeyedFile,
+    Kind,
+    Manifest,
+    RegionSnapshot,
+    decode_manifest,
+    encode_manifest,
+)
 from headrace.checkpoint.marker import SnapshotId
 from headrace.crash_points import crash_point
 from headrace.errors import ExternalError, StateError
@@ -68,9 +76,7 @@ class SnapshotFiles:
             with _reporting("read", file, FileNotFoundError):
                 data = file.read_bytes()
         except FileNotFoundError:
-            raise StateError(
-                f"state file {file} is missing; restore it from a copy, or start from another snapshot with `--from`"
-            ) from None
+            raise StateError(_missing(file)) from None
         if len(data) != ref.size_bytes or hashlib.sha256(data).hexdigest() != ref.sha256:
             raise StateError(
                 f"state file {file} is half-written or altered: {len(data)} bytes, of {ref.size_bytes} expected, or "
@@ -155,26 +161,36 @@ class CheckpointFolder:
         crash_point("checkpoint.state_written")
         return FileRef(name, size_bytes, digest.hexdigest())
 
-    def adopt(self, at: SnapshotId, label: str, ref: FileRef, source: SnapshotFiles) -> FileRef:
-        """Take over a file of an older snapshot, this folder's or another's, under a name of this snapshot's own.
+    def adopt(
+        self, at: SnapshotId, regions: Mapping[str, RegionSnapshot], source: SnapshotFiles
+    ) -> dict[str, RegionSnapshot]:
+        """Take over the state files that `regions` name in `source`, this folder or another, under names of `at`'s own.
 
-        So a manifest depends on nothing that a paused copy may still remove: if the file is gone already, this fails
-        with `StateError`, before the manifest exists.
+        Gives the regions with the new names. So a manifest depends on nothing that a paused copy may still remove: if a
+        file is gone already, this fails with `StateError`, before the manifest exists.
         """
-        name = state_name(at, label)
-        if source.path == self.path:
-            with _reporting("link", self.path / ref.name):
-                try:
-                    os.link(self.path / ref.name, self.path / name)
-                except FileNotFoundError:
-                    raise StateError(
-                        f"state file {self.path / ref.name} is missing; restore it from a copy, or start from another "
-                        "snapshot with `--from`"
-                    ) from None
+        adopted: dict[str, FileRef] = {}
+
+        def own(keyed: KeyedFile) -> KeyedFile:
+            ref = keyed.file
+            if ref.name not in adopted:
+                adopted[ref.name] = self._adopt(at, f"adopted-{len(adopted)}", ref, source)
+            return replace(keyed, file=adopted[ref.name])
+
+        result = {
+            name: replace(
+                region,
+                operators={
+                    uid: replace(operator, keyed=tuple(map(own, operator.keyed)))
+                    for uid, operator in region.operators.items()
+                },
+            )
+            for name, region in regions.items()
+        }
+        if adopted:
+            with _reporting("write", self.path):
                 _sync_folder(self.path)
-        else:
-            _create(self.path, at, name, [source.read_state(ref)])
-        return replace(ref, name=name)
+        return result
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Make a baseline or a checkpoint durable.
@@ -244,6 +260,18 @@ class CheckpointFolder:
         crash_point("savepoint.written")
         return target / SAVEPOINT_NAME
 
+    def _adopt(self, at: SnapshotId, label: str, ref: FileRef, source: SnapshotFiles) -> FileRef:
+        name = state_name(at, label)
+        if source.path != self.path:
+            _create(self.path, at, name, [source.read_state(ref)])
+            return replace(ref, name=name)
+        try:
+            with _reporting("link", self.path / ref.name, FileNotFoundError):
+                os.link(self.path / ref.name, self.path / name)
+        except FileNotFoundError:
+            raise StateError(_missing(self.path / ref.name)) from None
+        return replace(ref, name=name)
+
     def _held(self, holder: str) -> str:
         try:
             found = json.loads(holder)
@@ -310,8 +338,8 @@ def open_snapshot(path: Path | str) -> Snapshot:
             data = file.read_bytes()
     except FileNotFoundError:
         raise StateError(
-            f"there is no snapshot at {path}: name a manifest (`headrace checkpoints list` shows them) or a savepoint's "
-            "folder"
+            f"there is no snapshot at {path}: name a manifest (`headrace checkpoints list` shows them) or a "
+            "savepoint's folder"
         ) from None
     manifest = decode_manifest(data, str(file))
     flags = (flag_name(manifest.id, status) for status in (Status.COMMITTED, Status.FINISHED))
@@ -321,6 +349,10 @@ def open_snapshot(path: Path | str) -> Snapshot:
             "aborted transaction. Start without `--from`, which asks the markers, or name an older snapshot"
         )
     return Snapshot(manifest, SnapshotFiles(file.parent))
+
+
+def _missing(file: Path) -> str:
+    return f"state file {file} is missing; restore it from a copy, or start from another snapshot with `--from`"
 
 
 def _create(folder: Path, at: SnapshotId, name: str, chunks: Iterable[bytes], synced: str | None = None) -> None:
@@ -379,5 +411,6 @@ def _reporting(action: str, path: Path, *expected: type[OSError]) -> Iterator[No
             errno.EROFS: "choose a folder that can be written",
         }.get(error.errno or 0, "check the disk")
         raise ExternalError(
-            f"cannot {action} {path}: {os.strerror(error.errno or 0)}; {cure}, or set another `execution.checkpointing.dir`"
+            f"cannot {action} {path}: {os.strerror(error.errno or 0)}; {cure}, or set another "
+            "`execution.checkpointing.dir`"
         ) from error
