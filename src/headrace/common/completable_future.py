@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
@@ -41,6 +42,10 @@ class CompletableFuture(Generic[T]):
         if self._future.done() and not self._future.cancelled():
             return self._future.exception()
         return None
+
+    def when_done(self, callback: Callable[[], object]) -> None:
+        """Call back once it is done, at once if it is, from whichever thread that happens in (*Extension*)."""
+        self._future.add_done_callback(lambda _: callback())
 
     def __str__(self) -> str:
         return f"CompletableFuture({self._future})"

@@ -105,16 +105,21 @@ class ConfigOption(Generic[T]):
     instead: str = ""
     fallback_keys: tuple[str, ...] = ()
 
+    @property
+    def all_keys(self) -> tuple[str, ...]:
+        """All keys it is read from, the first that is set first."""
+        return (self.key, *self.fallback_keys)
+
     def is_set(self, configuration: Configuration) -> bool:
         """Whether the configuration has a value for it."""
-        return any(map(configuration.contains_key, (self.key, *self.fallback_keys)))
+        return any(map(configuration.contains_key, self.all_keys))
 
     def read(self, configuration: Configuration) -> T:
         """The value, or the default.
 
         Raises `ConfigError` for text that is not of its type, `NotSupportedError` for what Headrace cannot honour.
         """
-        for key in (self.key, *self.fallback_keys):
+        for key in self.all_keys:
             if configuration.contains_key(key):
                 return self._parsed(key, configuration.get_string(key, ""))
         return self.default

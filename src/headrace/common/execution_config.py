@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from headrace.common import options
-from headrace.common.configuration import Configuration
 from headrace.common.refusal import refuses
+from headrace.common.settings import Settings
 
 _JAVA = "it concerns Java's serializers; leave it out"
 _CANCELLATION = "leave it out: a job that is cancelled ends at once"
@@ -49,56 +47,53 @@ class ExecutionConfig:
     PARALLELISM_DEFAULT = -1
     PARALLELISM_UNKNOWN = -2
 
-    def __init__(self, configuration: Configuration, effective: Callable[[], Configuration] | None = None) -> None:
-        """`effective` gives the settings to read, if others go over those of `configuration`."""
-        self._configuration = configuration
-        self._effective = effective or (lambda: configuration)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     def get_parallelism(self) -> int:
-        return options.PARALLELISM.read(self._effective())
+        return self._settings.read(options.PARALLELISM)
 
     def set_parallelism(self, parallelism: int) -> ExecutionConfig:
         if parallelism != ExecutionConfig.PARALLELISM_DEFAULT:
-            self._configuration.set_integer(options.PARALLELISM.key, parallelism)
+            self._settings.set(options.PARALLELISM, str(parallelism))
         return self
 
     def get_max_parallelism(self) -> int:
-        return options.MAX_PARALLELISM.read(self._effective())
+        return self._settings.read(options.MAX_PARALLELISM)
 
     def set_max_parallelism(self, max_parallelism: int) -> ExecutionConfig:
-        self._configuration.set_integer(options.MAX_PARALLELISM.key, max_parallelism)
+        self._settings.set(options.MAX_PARALLELISM, str(max_parallelism))
         return self
 
     def get_auto_watermark_interval(self) -> int:
         """Milliseconds between watermarks."""
-        return options.AUTO_WATERMARK_INTERVAL.read(self._effective())
+        return self._settings.read(options.AUTO_WATERMARK_INTERVAL)
 
     def set_auto_watermark_interval(self, interval: int) -> ExecutionConfig:
         """Emit watermarks every so many milliseconds; 0: never."""
-        if interval < 0:
-            raise ValueError(f"the auto watermark interval must not be negative, is {interval} ms")
-        self._configuration.set_string(options.AUTO_WATERMARK_INTERVAL.key, f"{interval} ms")
+        self._settings.set(options.AUTO_WATERMARK_INTERVAL, f"{interval} ms")
         return self
 
     def get_global_job_parameters(self) -> dict[str, str]:
-        return dict(options.GLOBAL_JOB_PARAMETERS.read(self._effective()))
+        parameters: dict[str, str] = self._settings.read(options.GLOBAL_JOB_PARAMETERS)
+        return dict(parameters)
 
     def set_global_job_parameters(self, global_job_parameters_dict: dict[str, str]) -> ExecutionConfig:
         """What functions get from `RuntimeContext.get_job_parameter`."""
         entries = {str(key): str(value) for key, value in global_job_parameters_dict.items()}
-        self._configuration.set_string(options.GLOBAL_JOB_PARAMETERS.key, options.format_map(entries))
+        self._settings.set(options.GLOBAL_JOB_PARAMETERS, options.format_map(entries))
         return self
 
     def enable_object_reuse(self) -> ExecutionConfig:
-        self._configuration.set_boolean(options.OBJECT_REUSE.key, True)
+        self._settings.set(options.OBJECT_REUSE, "true")
         return self
 
     def disable_object_reuse(self) -> ExecutionConfig:
-        self._configuration.set_boolean(options.OBJECT_REUSE.key, False)
+        self._settings.set(options.OBJECT_REUSE, "false")
         return self
 
     def is_object_reuse_enabled(self) -> bool:
-        return options.OBJECT_REUSE.read(self._effective())
+        return self._settings.read(options.OBJECT_REUSE)
 
     def enable_closure_cleaner(self) -> ExecutionConfig:
         """No effect: Python's closures need no cleaning."""

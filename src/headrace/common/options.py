@@ -361,7 +361,7 @@ def check_keys(configuration: Configuration) -> list[str]:
 
     Keys of Flink's that mean nothing here (`taskmanager.…`, say) are passed over in silence.
     """
-    known = [key for option in OPTIONS for key in (option.key, *option.fallback_keys)]
+    known = [key for option in OPTIONS for key in option.all_keys]
     warnings = []
     for key in sorted(configuration.key_set().difference(known)):
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)

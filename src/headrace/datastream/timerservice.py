@@ -1,0 +1,5 @@
+"""`TimerService`, where PyFlink has it."""
+
+from headrace.functions import TimerService
+
+__all__ = ["TimerService"]

@@ -1,0 +1,40 @@
+"""Refused by name: windows and triggers."""
+
+from headrace.common.refusal import refuse_names
+
+__getattr__ = refuse_names(
+    __name__,
+    [
+        "ContinuousEventTimeTrigger",
+        "ContinuousProcessingTimeTrigger",
+        "CountSlidingWindowAssigner",
+        "CountTrigger",
+        "CountTumblingWindowAssigner",
+        "CountWindow",
+        "CountWindowSerializer",
+        "DynamicEventTimeSessionWindows",
+        "DynamicProcessingTimeSessionWindows",
+        "EventTimeSessionWindows",
+        "EventTimeTrigger",
+        "GlobalWindow",
+        "GlobalWindowSerializer",
+        "GlobalWindows",
+        "MergingWindowAssigner",
+        "NeverTrigger",
+        "ProcessingTimeSessionWindows",
+        "ProcessingTimeTrigger",
+        "PurgingTrigger",
+        "SessionWindowTimeGapExtractor",
+        "SlidingEventTimeWindows",
+        "SlidingProcessingTimeWindows",
+        "TimeWindow",
+        "TimeWindowSerializer",
+        "Trigger",
+        "TriggerResult",
+        "TumblingEventTimeWindows",
+        "TumblingProcessingTimeWindows",
+        "Window",
+        "WindowAssigner",
+    ],
+    "there are no windows yet; use `key_by` and a `KeyedProcessFunction` with state",
+)
