@@ -1,8 +1,8 @@
 """What a source is: a frozen value that makes an enumerator for the coordinator and readers for the workers.
 
 After FLIP-27, with two simplifications: splits are resolved by the enumerator, so that what a reader gets can be stored
-(a `latest` that is resolved twice loses records, FLINK-28303); and "assigned" is never stored, but read off the readers'
-splits, so that no split is forgotten between the two.
+(a `latest` that is resolved twice loses records, FLINK-28303); and "assigned" is never stored, but read off the
+readers' splits, so that no split is forgotten between the two.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias
 
 from headrace.connector.batch import Batch
 
-JsonValue: TypeAlias = "str | int | float | bool | None | list[JsonValue] | dict[str, JsonValue]"
+JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
 
 
 class Boundedness(Enum):
@@ -125,7 +125,7 @@ class Source(ABC):
 
     @property
     def ends(self) -> bool:
-        """Whether reading is over once every split is at its end; also True of an unbounded source with stop offsets."""
+        """Whether reading is over once every split is at its end; also true of an unbounded one with stop offsets."""
         return self.boundedness is Boundedness.BOUNDED
 
     @property

@@ -46,7 +46,7 @@ from headrace.checkpoint.decision import (
 from headrace.checkpoint.manifest import Kind, Manifest, OperatorSnapshot, RegionSnapshot
 from headrace.checkpoint.marker import Marker, SnapshotId, draw_id
 from headrace.checkpoint.redistribution import RegionLayout, redistribute
-from headrace.checkpoint.storage import CheckpointFolder, EpochTaken, Snapshot, SnapshotFiles
+from headrace.checkpoint.storage import CheckpointFolder, EpochTaken, Snapshot
 from headrace.connector import SourceContext, SplitEnumerator
 from headrace.crash_points import crash_point
 from headrace.errors import ExternalError, HeadraceError, InternalError, StateError
@@ -411,7 +411,8 @@ class Coordinator:
         self._link.send(TriggerCheckpoint(at))
 
     def _prepare(self, flight: _InFlight, snapshots: Mapping[str, RegionSnapshot]) -> None:
-        assert self._baseline is not None and self._last is not None
+        assert self._baseline is not None
+        assert self._last is not None
         crash_point("checkpoint.acknowledged")
         with_enumerators = {}
         for region_id, region in snapshots.items():

@@ -33,7 +33,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from headrace.checkpoint.decision import BackOff, OtherCopy
+from headrace.checkpoint.decision import BackOff, OtherCopy, TimedOut
 from headrace.checkpoint.storage import CheckpointFolder, EpochTaken, open_snapshot
 from headrace.common import options
 from headrace.common.completable_future import CompletableFuture
@@ -225,40 +225,40 @@ class Job(JobClient):
             try:
                 self._run_attempt(worker, link, coordinator)
                 return
-            except Exception as error:
-                cause: Exception = error
-                if isinstance(error, (FencedError, EpochTaken)):
-                    verdict = BackOff() if isinstance(error, EpochTaken) else coordinator.explain_fencing(self._pause)
-                    match verdict:
-                        case OtherCopy(at):
-                            raise StateError(
-                                f"another copy of job {self._plan.job_name!r} took over with snapshot {at}; this one "
-                                "stops and does not come back. Nothing is lost or repeated: the other copy went on from "
-                                "what this one had committed"
-                            ) from error
-                        case BackOff():
-                            self._shut_down(link, coordinator)
-                            log.info("another copy of job `%s` is starting: %s", self._plan.job_name, error)
-                            self._pause(random.uniform(0.1, 2.0))
-                            continue
-                        case _:
-                            log.warning("a transaction timed out; nothing is lost, its records are produced again")
-                self._shut_down(link, coordinator)
-                failures.append(time.monotonic() * 1000)
-                delay_ms = delay_before_restart(self._settings.restart_strategy, failures, random.random())
-                is_final = isinstance(cause, (ConfigError, StateError, JobCancelled))
-                if is_final or not self._has_run or self._stop_requested or delay_ms is None:
-                    raise
-                self._status = JobStatus.RESTARTING
-                log.error("job `%s` failed, restarting in %.1f s: %s", self._plan.job_name, delay_ms / 1000, cause)
-                log.debug("the failure", exc_info=cause)
-                self._pause(delay_ms / 1000)
-                self._attempts += 1
+            except Exception as error:  # noqa: BLE001 - whatever it is, it decides what follows
+                pause_s = self._pause_after(error, coordinator, failures)
             finally:
                 if coordinator.has_baseline:
                     # What was asked for is durable now: a restart goes on from there.
                     chosen, fresh = None, False
                 self._shut_down(link, coordinator)
+            self._pause(pause_s)
+            self._attempts += 1
+
+    def _pause_after(self, error: Exception, coordinator: Coordinator, failures: list[float]) -> float:
+        """How many seconds to wait before the next attempt, after this one failed; raises if there is to be none."""
+        if isinstance(error, FencedError | EpochTaken):
+            match BackOff() if isinstance(error, EpochTaken) else coordinator.explain_fencing(self._pause):
+                case OtherCopy(at):
+                    raise StateError(
+                        f"another copy of job {self._plan.job_name!r} took over with snapshot {at}; this one stops and "
+                        "does not come back. Nothing is lost or repeated: the other copy went on from what this one "
+                        "had committed"
+                    ) from error
+                case BackOff():
+                    log.info("another copy of job `%s` is starting: %s", self._plan.job_name, error)
+                    return random.uniform(0.1, 2.0)
+                case TimedOut():
+                    log.warning("a transaction timed out; nothing is lost, its records are produced again")
+        failures.append(time.monotonic() * 1000)
+        delay_ms = delay_before_restart(self._settings.restart_strategy, failures, random.random())
+        is_final = isinstance(error, ConfigError | StateError | JobCancelled)
+        if is_final or not self._has_run or self._stop_requested or delay_ms is None:
+            raise error
+        self._status = JobStatus.RESTARTING
+        log.error("job `%s` failed, restarting in %.1f s: %s", self._plan.job_name, delay_ms / 1000, error)
+        log.debug("the failure", exc_info=error)
+        return delay_ms / 1000
 
     def _run_attempt(self, worker: Worker, link: LocalLink, coordinator: Coordinator) -> None:
         coordinator.start()
@@ -266,7 +266,7 @@ class Job(JobClient):
             manifest = coordinator.finished_before.manifest
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.created_at_ms / 1000))
             log.warning(
-                "job `%s` has finished before (%s, checkpoint %s); nothing to do. `--fresh` runs it again from the start",
+                "job `%s` has finished before (%s, checkpoint %s): nothing to do. `--fresh` runs it from the start",
                 self._plan.job_name,
                 when,
                 manifest.id,

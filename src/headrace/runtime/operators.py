@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
@@ -81,7 +81,7 @@ class HeapValueState(ValueState[Any]):
 class OperatorTime(TimerService):
     """The clock that one operator sees; its watermark is written by the worker."""
 
-    progress: Progress = Progress()
+    progress: Progress = field(default_factory=Progress)
 
     def current_processing_time(self) -> int:
         """The wall clock, in ms."""

@@ -160,7 +160,7 @@ class Pipeline:
             if not self._loop.is_generator:
                 return
             steps = iter(steps)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the user's function may raise anything
             self._blame(error, batch, stop - records.__length_hint__() - 1)
         is_running = True
         while is_running:
@@ -168,7 +168,7 @@ class Pipeline:
                 next(steps)
             except StopIteration:
                 is_running = False
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the user's function may raise anything
                 self._blame(error, batch, stop - records.__length_hint__() - 1)
             self._write(batch.timestamps, written)
 

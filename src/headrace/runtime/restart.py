@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import assert_never
 
 
@@ -66,7 +67,7 @@ def delay_before_restart(strategy: RestartStrategy, failures_ms: Sequence[float]
             return delay if len(recent) <= max_failures else None
         case ExponentialDelay(initial, maximum, multiplier, threshold, jitter, attempts):
             delay_ms, restarts = float(initial), 1
-            for before, at in zip(failures_ms, failures_ms[1:], strict=False):
+            for before, at in pairwise(failures_ms):
                 if at - before - delay_ms >= threshold:
                     delay_ms, restarts = float(initial), 1
                 else:

@@ -60,8 +60,8 @@ class WatermarkGenerator:
     def progress(self, now_ms: float, *, records_came: bool, is_caught_up: bool) -> Progress:
         """Where the split stands.
 
-        It is idle only when nothing came for the timeout *and* nothing is left in it: a split whose turn has not come is
-        not idle.
+        It is idle only when nothing came for the timeout *and* nothing is left in it: a split whose turn has not come
+        is not idle.
         """
         if records_came or not is_caught_up or not self.active_at_ms:
             self.active_at_ms = now_ms

@@ -112,14 +112,14 @@ class Worker:
         """Do what the coordinator says. Errors become a `Failed` in the outbox."""
         try:
             self._handle(message)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it travels as a message
             self.outbox.append(Failed(error))
 
     def step(self, timeout_s: float) -> None:
         """Read, process and write for about 50 ms, waiting at most `timeout_s` for the first record."""
         try:
             self._step(timeout_s)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it travels as a message
             self._is_running = False
             self.outbox.append(Failed(error))
 
@@ -346,7 +346,7 @@ class Worker:
         for part in parts:
             try:
                 part.close()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the rest has to be closed too
                 first = first or error
         if first is not None:
             raise first
