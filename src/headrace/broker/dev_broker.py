@@ -257,6 +257,12 @@ class DevBroker:
         deadline = time.monotonic() + _READY_TIMEOUT_S
         for server in servers:
             server.wait_until_ready(deadline)
+        running = [
+            f"{HOST}:{ports.broker}"
+            for server, ports in zip(self._servers, self._ports, strict=True)
+            if server.is_running
+        ]
+        admin.wait_for_brokers(",".join(running), len(running))
 
 
 def _lock(folder: Path) -> IO[str]:

@@ -1,4 +1,4 @@
-"""Administration of a cluster: topics. Used by the development broker, the demonstration and the tests."""
+"""Administration of a cluster: brokers and topics. Used by the development broker, the demonstration and the tests."""
 
 from __future__ import annotations
 
@@ -10,9 +10,27 @@ from headrace.errors import ExternalError
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
+    from confluent_kafka.admin._metadata import ClusterMetadata, TopicMetadata
 
 _TIMEOUT_S = 30.0
 _POLL_S = 0.01
+
+
+def wait_for_brokers(bootstrap_servers: str, count: int) -> None:
+    """Returns when each of the named brokers knows of `count` brokers.
+
+    A broker of a young cluster may not know of all others yet; a client that asks it then forgets those that it was
+    told of before, and loses the requests it had sent them (librdkafka from 2.10). Raises `ExternalError` in the end.
+    """
+    deadline = time.monotonic() + _TIMEOUT_S
+    for address in bootstrap_servers.split(","):
+        # A new client each time: one that has learned of others might ask those.
+        while (known := len(_metadata(_client(address), address).brokers)) != count:
+            if time.monotonic() > deadline:
+                raise ExternalError(
+                    f"broker {address} knows of {known} brokers, not of {count}, after {_TIMEOUT_S:.0f} s"
+                )
+            time.sleep(_POLL_S)
 
 
 def create_topics(
@@ -51,7 +69,7 @@ def create_topics(
     # The controller has answered; the brokers learn of it a moment later.
     deadline = time.monotonic() + _TIMEOUT_S
     for name in topics:
-        while not _has_leaders(client, name):
+        while not _has_leaders(_metadata(client, bootstrap_servers, name).topics[name]):
             if time.monotonic() > deadline:
                 raise ExternalError(
                     f"topic {name!r} was created on {bootstrap_servers}, but has partitions without leader"
@@ -59,9 +77,17 @@ def create_topics(
             time.sleep(_POLL_S)
 
 
-def _has_leaders(client: AdminClient, topic: str) -> bool:
-    found = client.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
-    return bool(found.partitions) and all(partition.leader >= 0 for partition in found.partitions.values())
+def _has_leaders(topic: TopicMetadata) -> bool:
+    return bool(topic.partitions) and all(partition.leader >= 0 for partition in topic.partitions.values())
+
+
+def _metadata(client: AdminClient, bootstrap_servers: str, topic: str | None = None) -> ClusterMetadata:
+    from confluent_kafka import KafkaException
+
+    try:
+        return client.list_topics(topic, timeout=_TIMEOUT_S)
+    except KafkaException as error:
+        raise ExternalError(f"{bootstrap_servers} does not say what it holds: {error.args[0].str()}") from error
 
 
 def _client(bootstrap_servers: str) -> AdminClient:
