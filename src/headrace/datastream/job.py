@@ -7,9 +7,9 @@ import sys
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from headrace.common import Configuration, options
+from headrace.common import Configuration, JobClient, JobExecutionResult, options
 from headrace.common.settings import Settings
 from headrace.plan.graph import Node, Operator, Plan, PlanBuilder
 
@@ -18,6 +18,29 @@ logger = logging.getLogger(__name__)
 _unnamed_jobs: ContextVar[int] = ContextVar("unnamed_jobs", default=0)
 """How many jobs without a name of their own the program has executed: in all its environments, as they would share a
 name, and with it their checkpoints."""
+
+
+class Engine(Protocol):
+    """What takes a job that has been described: `headrace.runtime`, or what the command line puts before it."""
+
+    def run_job(self, plan: Plan, configuration: Configuration) -> JobExecutionResult: ...
+
+    def start_job(self, plan: Plan, configuration: Configuration) -> JobClient: ...
+
+
+launch_engine: ContextVar[Engine | None] = ContextVar("launch_engine", default=None)
+"""What the command line has jobs taken by. None: `headrace.runtime` runs them."""
+
+
+def engine() -> Engine:
+    """What takes this program's jobs."""
+    chosen = launch_engine.get()
+    if chosen is not None:
+        return chosen
+    # The engine is loaded when a job starts, not when a program is imported.
+    from headrace import runtime
+
+    return runtime
 
 
 @dataclass(frozen=True, slots=True, eq=False)

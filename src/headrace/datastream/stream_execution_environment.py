@@ -26,7 +26,7 @@ from headrace.datastream.checkpoint_config import CheckpointConfig
 from headrace.datastream.checkpointing_mode import CheckpointingMode
 from headrace.datastream.data_stream import DataStream
 from headrace.datastream.execution_mode import RuntimeExecutionMode
-from headrace.datastream.job import JobDescription
+from headrace.datastream.job import JobDescription, engine
 from headrace.plan.graph import Node, Plan, ReadSource, WriteSink
 
 _UNNAMED = "Flink Streaming Job"
@@ -215,16 +215,11 @@ class StreamExecutionEnvironment:
         The name is this one, else `pipeline.name`, else that of the program's file; it is what the job resumes by.
         Raises `ConfigError` before anything runs, and otherwise what the job fails with.
         """
-        # The engine is loaded when a job starts, not when a program is imported.
-        from headrace.runtime import run_job
-
-        return run_job(*self.job.take(job_name))
+        return engine().run_job(*self.job.take(job_name))
 
     def execute_async(self, job_name: str | None = _UNNAMED) -> JobClient:
         """Start what has been described, and go on. The default name counts as no name: see `execute`."""
-        from headrace.runtime import start_job
-
-        return start_job(*self.job.take(None if job_name == _UNNAMED else job_name))
+        return engine().start_job(*self.job.take(None if job_name == _UNNAMED else job_name))
 
     def get_execution_plan(self) -> str:
         """What has been described so far, as JSON in the form of Flink's."""
