@@ -75,6 +75,9 @@ from headrace.runtime.settings import Settings
 
 log = logging.getLogger("headrace")
 
+FENCING_GRACE_MS = 5_000
+"""How long a fenced copy waits for the claim of a newer one, before it takes its transaction for timed out."""
+
 Reply = TypeVar("Reply", bound=ToCoordinator)
 
 
@@ -370,7 +373,9 @@ class Coordinator:
             said = self._ask(ReadMarkers(()), MarkersRead).markers
             markers = [None if text is None else Marker.decode(text, f"group {key}") for key, text in said.items()]
             waited_ms = int((self._clock() - started_at) * 1000)
-            verdict = on_fenced(self._baseline.id, markers, claimed=self._claimed, waited_ms=waited_ms)
+            verdict = on_fenced(
+                self._baseline.id, markers, claimed=self._claimed, waited_ms=waited_ms, grace_ms=FENCING_GRACE_MS
+            )
             if not isinstance(verdict, LookAgain):
                 return verdict
             wait(min(verdict.wait_ms / 1000, 0.25))

@@ -86,19 +86,21 @@ class Pipeline:
 
     def step(self, timeout_s: float) -> bool:
         """Work for about `STEP_S`; waits at most `timeout_s` for the first record. False: nothing came."""
-        if not self._pending:
-            self._pending.extend(self.reader.poll(self._size, timeout_s))
+        deadline, has_worked = self._clock() + STEP_S, False
+        while True:
             if not self._pending:
-                return False
-        deadline = self._clock() + STEP_S
-        while self._pending:
+                self._pending.extend(self.reader.poll(self._size, 0 if has_worked else timeout_s))
+                if not self._pending:
+                    return has_worked
+                if not has_worked:
+                    deadline = self._clock() + STEP_S
+            has_worked = True
             if not self._process(self._pending[0], deadline):
                 return True
             self._pending.popleft()
             self._start = 0
             if self._clock() >= deadline:
-                break
-        return True
+                return True
 
     def progress(self, now_ms: float) -> Progress:
         """How far this source has come in event time, over all splits that are not at their end."""
@@ -189,10 +191,10 @@ class Pipeline:
         """Raise an error that names operator and record, with the user's own traceback below it."""
         if isinstance(error, ConfigError):
             raise error
+        if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
+            error = error.__cause__  # raised inside a loop that is a generator
         traceback, node = self._locate(error.__traceback__)
         record = batch.origin.describe(index)
-        if isinstance(error, RuntimeError) and isinstance(cause := error.__cause__, StopIteration):
-            error, traceback = cause, cause.__traceback__
         error.__traceback__ = traceback
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         if node is self.node and self._strategy.timestamp_assigner is None:
