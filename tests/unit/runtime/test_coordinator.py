@@ -1,0 +1,214 @@
+"""The coordinator, step by step, with a real worker and a clock that stands still unless told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.runtime.endless import Ledger, LedgerSink, NumberEnumerator, Numbers, NumberSplit
+from tests.unit.runtime.test_job import job_of, with_folder
+
+from headrace.checkpoint.manifest import Manifest
+from headrace.checkpoint.storage import CheckpointFolder
+from headrace.connector import Split, SplitEnumerator
+from headrace.errors import ExternalError, InternalError
+from headrace.plan.graph import Plan
+from headrace.runtime.coordinator import CheckpointFailed, Coordinator
+from headrace.runtime.job import LocalLink
+from headrace.runtime.messages import Committed, Deployed, Failed, ToCoordinator, ToWorker, TriggerCheckpoint
+from headrace.runtime.settings import read_settings
+from headrace.runtime.worker import Worker
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Harness:
+    """One attempt that is driven by hand."""
+
+    def __init__(self, folder: Path, source: Any = None, **options: Any) -> None:
+        self.ledger = Ledger()
+        self.clock = Clock()
+        self.plan: Plan = job_of(source or Numbers(), sink=LedgerSink(self.ledger))
+        settings = read_settings(with_folder(folder, **{"execution_checkpointing_interval": "10 s"} | options))
+        self.folder = CheckpointFolder(folder, "job")
+        self.folder.lock()
+        self.worker = Worker(self.plan, settings, self.folder)
+        self.link = LocalLink(self.worker)
+        self.sent: list[ToWorker] = []
+        self.coordinator = Coordinator(self.plan, settings, self.folder, self.link, clock=self.clock)
+
+    def start(self) -> None:
+        self.coordinator.start()
+
+    def turn(self) -> None:
+        while (message := self.link.receive()) is not None:
+            self.coordinator.handle(message)
+        self.coordinator.tick()
+        while (message := self.link.receive()) is not None:
+            self.coordinator.handle(message)
+
+    def after(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.turn()
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Harness:
+    return Harness(tmp_path)
+
+
+def test_a_checkpoint_starts_when_its_interval_is_over_and_not_before(harness: Harness) -> None:
+    harness.start()
+    harness.worker.step(0)
+    harness.after(9.9)
+    assert harness.coordinator.completed is None
+    harness.after(0.2)
+    assert harness.coordinator.completed is not None
+    assert harness.ledger.values == list(range(len(harness.ledger.values)))
+    assert harness.ledger.values
+
+
+def test_the_next_checkpoint_waits_for_the_minimal_pause(tmp_path: Path) -> None:
+    harness = Harness(tmp_path, execution_checkpointing_min__pause="60 s")
+    harness.start()
+    harness.after(10)
+    first = harness.coordinator.completed
+    harness.after(59)
+    assert harness.coordinator.completed is first
+    harness.after(1.1)
+    assert harness.coordinator.completed is not first
+
+
+def test_a_checkpoint_that_cannot_be_written_is_committed_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = Harness(tmp_path, execution_checkpointing_tolerable__failed__checkpoints=1)
+    harness.start()
+    harness.worker.step(0)
+    write = harness.folder.write_manifest
+    failures = iter([True])
+
+    def fail_once(manifest: Manifest) -> None:
+        if next(failures, False):
+            raise ExternalError("disk full")
+        write(manifest)
+
+    monkeypatch.setattr(harness.folder, "write_manifest", fail_once)
+    harness.after(10)
+    assert harness.coordinator.completed is None
+    assert harness.ledger.values == []
+    harness.worker.step(0)
+    harness.after(10)
+    assert harness.coordinator.completed is not None
+    assert harness.coordinator.completed.id.number == 3
+    assert harness.ledger.values == list(range(len(harness.ledger.values)))
+
+
+def test_one_failed_checkpoint_too_many_fails_the_attempt(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness.start()
+
+    def fail(manifest: Manifest) -> None:
+        raise ExternalError("disk full")
+
+    monkeypatch.setattr(harness.folder, "write_manifest", fail)
+    with pytest.raises(CheckpointFailed, match="disk full"):
+        harness.after(10)
+
+
+def test_a_checkpoint_that_nobody_acknowledges_in_time_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = Harness(tmp_path, execution_checkpointing_timeout="30 s")
+    harness.start()
+    send = harness.link.send
+    monkeypatch.setattr(harness.link, "send", lambda m: None if isinstance(m, TriggerCheckpoint) else send(m))
+    harness.after(10)
+    harness.after(29.9)
+    with pytest.raises(CheckpointFailed, match="not acknowledged within 30000 ms"):
+        harness.after(0.2)
+
+
+def test_a_late_acknowledgement_of_a_given_up_checkpoint_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = Harness(
+        tmp_path,
+        execution_checkpointing_timeout="30 s",
+        execution_checkpointing_tolerable__failed__checkpoints=1,
+    )
+    harness.start()
+    send, held = harness.link.send, list[ToWorker]()
+    monkeypatch.setattr(harness.link, "send", lambda m: held.append(m) if isinstance(m, TriggerCheckpoint) else send(m))
+    harness.after(10)
+    harness.after(31)
+    send(held[0])
+    harness.turn()
+    assert harness.coordinator.completed is None
+    assert harness.ledger.values == []
+
+
+def test_an_error_of_the_worker_is_raised_where_the_coordinator_runs(harness: Harness) -> None:
+    harness.start()
+    with pytest.raises(OSError, match="gone"):
+        harness.coordinator.handle(Failed(OSError("gone")))
+
+
+@pytest.mark.parametrize("message", [Deployed()])
+def test_an_answer_that_was_not_asked_for_is_a_defect(harness: Harness, message: ToCoordinator) -> None:
+    harness.start()
+    with pytest.raises(InternalError, match="not asked for"):
+        harness.coordinator.handle(message)
+
+
+def test_a_commit_of_another_checkpoint_changes_nothing(harness: Harness) -> None:
+    harness.start()
+    harness.coordinator.handle(Committed("somewhere", 77))
+    assert harness.coordinator.completed is None
+
+
+@dataclass
+class Growing(NumberEnumerator):
+    """Finds one more split at each look; the second look fails."""
+
+    discovery_interval_ms: int | None = 60_000
+    found: list[str] = field(default_factory=list)
+
+    def start(self, restored: Sequence[Split] | None, state: Any) -> list[Split]:
+        return [NumberSplit("a")]
+
+    def discover(self) -> list[Split]:
+        self.found.append("look")
+        if len(self.found) == 1:
+            raise ExternalError("no broker")
+        return [NumberSplit(f"new-{len(self.found)}")]
+
+
+def test_new_splits_are_read_and_a_failed_look_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Source(Numbers):
+        def create_enumerator(self, context: Any) -> SplitEnumerator:
+            return Growing()
+
+    harness = Harness(tmp_path, source=Source(), execution_checkpointing_interval="1 h")
+    harness.start()
+
+    def look() -> None:
+        harness.after(60)
+        (future,) = harness.coordinator._discoveries.values()
+        future.exception()
+        harness.turn()
+
+    look()
+    assert "looking for new splits of `numbers` failed: no broker" in caplog.text
+    look()
+    harness.worker.step(0)
+    assert sorted(split.split_id for split in harness.worker._pipelines[0].reader.snapshot()) == ["a", "new-2"]
+    harness.coordinator.close()
