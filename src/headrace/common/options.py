@@ -46,7 +46,7 @@ def parse_map(text: str) -> dict[str, str]:
     {'table': 'news', 'at': '10:30'}
     """
     part = r"('(?:[^']|'')*'|[^,:']*)"
-    if not re.fullmatch(rf"(?:{part}:{part}(?:,(?=.)|$))*", text):
+    if not re.fullmatch(rf"(?:{part}:{part}(?:,(?=.)|$))*", text, re.DOTALL):
         raise ValueError(text)
     pairs = re.findall(rf"{part}:{part}(?:,|$)", text)
     return {_unquoted(key): _unquoted(value) for key, value in pairs}

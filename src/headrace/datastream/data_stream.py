@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -220,7 +221,7 @@ class DataStream:
         if limit is None:
             return elements
         with elements:
-            return [element for element, _ in zip(elements, range(limit), strict=False)]
+            return list(islice(elements, limit))
 
     # Keyed streams put something else in place of these
 
