@@ -1,0 +1,94 @@
+"""Who takes part in what, and how each is started."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from peers import Peers
+
+HERE = Path(__file__).parent
+
+Guarantee = Literal["at-least-once", "exactly-once"]
+Name = Literal["headrace", "loop", "flink", "pyflink"]
+
+# Flink's Kafka clients get what helps them most here; librdkafka's equivalents are its defaults.
+JAVA_SOURCE = ("max.partition.fetch.bytes=4194304", "max.poll.records=5000")
+JAVA_SINK = ("linger.ms=5", "batch.size=1000000", "buffer.memory=134217728")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The same work in each contestant's words."""
+
+    title: str
+    guarantee: Guarantee
+    program: str
+    loop: str
+    java_class: str | None = None
+
+
+JOBS = {
+    "map-alo": Job("JSON map, at-least-once", "at-least-once", "json_map.py", "map", "JsonMap"),
+    "map-eos": Job("JSON map, exactly-once, each second", "exactly-once", "json_map.py", "map", "JsonMap"),
+    "bytes": Job("bytes passed through, at-least-once", "at-least-once", "bytes_through.py", "bytes"),
+    "keyed": Job("count over 5,000 keys, exactly-once", "exactly-once", "keyed_count.py", "count", "KeyedCount"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one contestant: where it reads and writes, and its own name and folder."""
+
+    bootstrap: str
+    input: str
+    output: str
+    run_id: str
+    folder: Path
+    unbounded: bool = False
+
+
+def title(name: Name, guarantee: Guarantee) -> str:
+    match name:
+        case "headrace":
+            return "Headrace"
+        case "loop":
+            return "hand-written loop" + (", transactions" if guarantee == "exactly-once" else "")
+        case "flink":
+            return "Flink in Java"
+        case "pyflink":
+            return "PyFlink, thread mode"
+
+
+def command(name: Name, job: Job, run: Run, peers: Peers | None) -> list[str]:
+    """The command line of a run."""
+    common = ["--bootstrap", run.bootstrap, "--input", run.input, "--output", run.output, "--run-id", run.run_id]
+    common += ["--guarantee", job.guarantee, *(["--unbounded"] if run.unbounded else [])]
+    checkpoints = ["--checkpoints", (run.folder / "checkpoints").as_uri()]
+    match name:
+        case "headrace":
+            return [sys.executable, str(HERE / "jobs" / job.program), *common, *checkpoints]
+        case "loop":
+            return [sys.executable, str(HERE / "loops.py"), job.loop, *common]
+        case "flink":
+            assert peers is not None
+            assert job.java_class is not None
+            return [*peers.java_command(job.java_class), *common, *checkpoints, *_java_settings()]
+        case "pyflink":
+            assert peers is not None
+            return [*peers.pyflink_command(job.program), *common, *checkpoints, *_java_settings()]
+
+
+def environ(name: Name, peers: Peers | None) -> dict[str, str]:
+    """What a contestant's environment has beside ours."""
+    if name != "pyflink" or peers is None:
+        return {}
+    # The interpreter inside the JVM does not find a virtual environment's packages by itself.
+    return {"JAVA_HOME": str(peers.java_home), "PYTHONPATH": str(peers.site_packages)}
+
+
+def _java_settings() -> list[str]:
+    source = [word for each in JAVA_SOURCE for word in ("--source-property", each)]
+    return source + [word for each in JAVA_SINK for word in ("--sink-property", each)]

@@ -1,0 +1,85 @@
+"""What the benchmark's jobs have in common: their arguments, and where their records come from and go to.
+
+Runs on PyFlink too, as the jobs do: with `headrace` in the imports changed to `pyflink`.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from headrace.common import ByteArraySchema, Configuration, Types
+from headrace.datastream import StreamExecutionEnvironment
+from headrace.datastream.connectors.kafka import (
+    DeliveryGuarantee,
+    KafkaOffsetsInitializer,
+    KafkaRecordSerializationSchema,
+    KafkaSink,
+    KafkaSource,
+)
+
+BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
+"""The type of a function's result that is `bytes`."""
+
+
+def arguments() -> argparse.Namespace:
+    """The command line of every job."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bootstrap", required=True)
+    parser.add_argument("--input", required=True)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--guarantee", choices=("at-least-once", "exactly-once"), required=True)
+    parser.add_argument("--run-id", required=True, help="names the group and the transactional ids")
+    parser.add_argument("--checkpoints", required=True, help="the folder for checkpoints, as an address")
+    parser.add_argument("--unbounded", action="store_true", help="go on until SIGTERM")
+    parser.add_argument("--source-property", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--sink-property", action="append", default=[], metavar="NAME=VALUE")
+    return parser.parse_args()
+
+
+def environment(options: argparse.Namespace) -> StreamExecutionEnvironment:
+    """An environment with a checkpoint each second and parallelism 1."""
+    configuration = Configuration()
+    configuration.set_string("execution.checkpointing.dir", options.checkpoints)
+    env = StreamExecutionEnvironment.get_execution_environment(configuration)
+    env.set_parallelism(1)
+    env.enable_checkpointing(1000)
+    return env
+
+
+def source(options: argparse.Namespace) -> KafkaSource:
+    """The input topic from its beginning, as bytes; to its present end unless unbounded."""
+    builder = (
+        KafkaSource.builder()
+        .set_bootstrap_servers(options.bootstrap)
+        .set_topics(options.input)
+        .set_group_id(options.run_id)
+        .set_starting_offsets(KafkaOffsetsInitializer.earliest())
+        .set_value_only_deserializer(ByteArraySchema())
+    )
+    if not options.unbounded:
+        builder.set_bounded(KafkaOffsetsInitializer.latest())
+    for each in options.source_property:
+        builder.set_property(*each.split("=", 1))
+    return builder.build()
+
+
+def sink(options: argparse.Namespace) -> KafkaSink:
+    """The output topic."""
+    exactly_once = options.guarantee == "exactly-once"
+    builder = (
+        KafkaSink.builder()
+        .set_bootstrap_servers(options.bootstrap)
+        .set_record_serializer(
+            KafkaRecordSerializationSchema.builder()
+            .set_topic(options.output)
+            .set_value_serialization_schema(ByteArraySchema())
+            .build()
+        )
+        .set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE if exactly_once else DeliveryGuarantee.AT_LEAST_ONCE)
+        .set_property("transaction.timeout.ms", "600000")
+    )
+    if exactly_once:
+        builder.set_transactional_id_prefix(options.run_id)
+    for each in options.sink_property:
+        builder.set_property(*each.split("=", 1))
+    return builder.build()

@@ -1,0 +1,203 @@
+"""The measurements: throughput, time to the first result, latency, memory. Each checks what the run wrote.
+
+Throughput is from append to append: records written after the first, divided by the time from the broker's append of
+the first output to that of the last. Start-up is so left out for everybody, and what the program thinks is not asked.
+CPU is that of the program and its children (the broker's is not in it) between the same two moments.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from contestants import JOBS, Job, Name, Run, command, environ
+from peers import Peers
+from process import Measured
+from records import altered, key, record
+from topics import PARTITIONS, Output, Topics
+
+_RUN_TIMEOUT_S = 600.0
+_FIRST_TIMEOUT_S = 120.0
+_CHECKED = 10
+"""Of the map's outputs, one in so many is parsed and compared; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Records per second over the whole run and over its second half, and CPU microseconds per record."""
+
+    records_s: float
+    second_half_s: float
+    cpu_us: float
+    rss_first_mb: float
+    rss_last_mb: float
+    rss_max_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds from the append of an input to the append of its output."""
+
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    records: int
+
+
+class Bench:
+    """Runs contestants on one broker; each run has names and a folder of its own."""
+
+    def __init__(self, bootstrap: str, folder: Path, peers: Peers | None) -> None:
+        self.topics = Topics(bootstrap)
+        self._bootstrap = bootstrap
+        self._folder = folder
+        self._peers = peers
+        self._runs = 0
+
+    def throughput(self, row: str, name: Name, source: str, records: int) -> Throughput:
+        """One bounded run over the `records` records of topic `source`."""
+        run = self._new_run(f"{row}-{name}", source)
+        with self._started(name, JOBS[row], run) as process:
+            process.wait(_RUN_TIMEOUT_S + records / 5_000)
+            check = _Check(row)
+            output = self.topics.read(run.output, check)
+            check.verify(records)
+            start_s, end_s = output.first_ms / 1000, output.last_ms / 1000
+            cpu_us = process.cpu_s(start_s, end_s) / records * 1e6
+            memory = process.rss_bytes(start_s, end_s)
+        self.topics.delete(run.output)
+        return _throughput(output, cpu_us, memory)
+
+    def first_result(self, name: Name, source: str) -> float:
+        """Seconds from the start of the process until a reader that waits at the output topic has a record."""
+        run = self._new_run(f"first-{name}", source)
+        reader = self.topics.reader(run.output, committed=False)
+        try:
+            # Reports the end of the partitions: it is connected, and waits at the broker from now on.
+            reader.consume(PARTITIONS, 1.0)
+            with self._started(name, JOBS["map-alo"], run) as process:
+                started_s, elapsed_s = time.monotonic(), 0.0
+                while not elapsed_s:
+                    message = reader.poll(0.1)
+                    if message is not None and message.error() is None:
+                        elapsed_s = time.monotonic() - started_s
+                    elif time.monotonic() - started_s > _FIRST_TIMEOUT_S:
+                        raise RuntimeError(f"no result in {_FIRST_TIMEOUT_S:.0f} s\n{process.tail()}")
+                process.wait(_FIRST_TIMEOUT_S)
+        finally:
+            reader.close()
+        self.topics.delete(run.output)
+        return elapsed_s
+
+    def latency(self, name: Name, seconds: float, per_second: int) -> Latency:
+        """An unbounded job at a low rate: every output's append time less its input's. The broker's clock, in ms."""
+        source = self.topics.create(f"bench.latency.{self._runs}", append_time=True)
+        run = self._new_run(f"latency-{name}", source, unbounded=True)
+        failed: list[object] = []
+        producer = self.topics.producer(failed.append, linger_ms=0)
+        with self._started(name, JOBS["map-alo"], run) as process:
+            sent = self._until_it_answers(run, process, lambda number: producer.produce(source, record(number)))
+            warm, total = sent, sent + int(seconds * per_second)
+            begun_s = time.monotonic()
+            for number in range(warm, total):
+                due_s = begun_s + (number - warm) / per_second
+                time.sleep(max(0.0, due_s - time.monotonic()))
+                producer.produce(source, record(number), None, number % PARTITIONS)
+                producer.poll(0)
+            producer.flush(30)
+            deadline = time.monotonic() + 30
+            while len(outputs := self._by_id(run.output)) < total:
+                if failed or time.monotonic() > deadline or not process.is_running:
+                    raise RuntimeError(f"{len(outputs)} of {total} results came {failed[:1]}\n{process.tail()}")
+        inputs = self._by_id(source)
+        self.topics.delete(run.output, source)
+        took_ms = sorted(outputs[number] - inputs[number] for number in range(warm, total))
+        p99 = took_ms[int(len(took_ms) * 0.99)]
+        return Latency(statistics.median(took_ms), p99, took_ms[-1], len(took_ms))
+
+    def _until_it_answers(self, run: Run, process: Measured, send: Callable[[int], None]) -> int:
+        """Sends a record now and then until one comes out; returns how many were sent. Then all are written."""
+        reader = self.topics.reader(run.output, committed=False)
+        sent, deadline = 0, time.monotonic() + _FIRST_TIMEOUT_S
+        try:
+            while True:
+                send(sent)
+                sent += 1
+                message = reader.poll(0.2)
+                if message is not None and message.error() is None:
+                    return sent
+                if not process.is_running or time.monotonic() > deadline:
+                    raise RuntimeError(f"no result to {sent} records\n{process.tail()}")
+        finally:
+            reader.close()
+
+    def _by_id(self, topic: str) -> dict[int, int]:
+        return {orjson.loads(value)["id"]: at_ms for value, at_ms in self.topics.append_times(topic).items()}
+
+    def _started(self, name: Name, job: Job, run: Run) -> Measured:
+        line = command(name, job, run, self._peers)
+        return Measured(line, run.folder / "output.log", environ(name, self._peers))
+
+    def _new_run(self, what: str, source: str, *, unbounded: bool = False) -> Run:
+        self._runs += 1
+        run_id = f"bench-{self._runs}-{what}"
+        folder = self._folder / run_id
+        folder.mkdir()
+        output = self.topics.create(f"{run_id}.output", append_time=True)
+        return Run(self._bootstrap, source, output, run_id, folder, unbounded)
+
+
+class _Check:
+    """Collects a run's outputs and says whether they are the right ones."""
+
+    def __init__(self, row: str) -> None:
+        self._row = row
+        self._records = 0
+        self._ids: set[int] = set()
+        self._updates: Counter[str] = Counter()
+        self._sums: Counter[str] = Counter()
+
+    def __call__(self, values: list[bytes]) -> None:
+        self._records += len(values)
+        if self._row == "keyed":
+            for value in values:
+                item = orjson.loads(value)
+                self._updates[item["source"]] += 1
+                self._sums[item["source"]] += item["count"]
+            return
+        for value in values[::_CHECKED]:
+            item = orjson.loads(value)
+            number = item["id"]
+            right = value == record(number) if self._row == "bytes" else altered(item, number)
+            if not right or number in self._ids:
+                raise RuntimeError(f"{self._row}: this output is wrong or came twice: {value!r}")
+            self._ids.add(number)
+
+    def verify(self, records: int) -> None:
+        """Raises unless `records` records went in and what came out is theirs."""
+        if self._records != records:
+            raise RuntimeError(f"{self._row}: {records:,} records went in, {self._records:,} came out")
+        if self._row == "keyed":
+            expected = Counter(key(number) for number in range(records))
+            # Counts 1..n, each once, add up to n(n+1)/2.
+            if self._updates != expected or any(self._sums[k] != n * (n + 1) // 2 for k, n in expected.items()):
+                raise RuntimeError("keyed: the counts that came out are not 1..n for every key")
+
+
+def _throughput(output: Output, cpu_us: float, memory: list[int]) -> Throughput:
+    quarter = max(1, len(memory) // 4)
+    mega = 1e6
+    return Throughput(
+        output.rate(),
+        output.rate(0.5),
+        cpu_us,
+        statistics.fmean(memory[:quarter] or [0]) / mega,
+        statistics.fmean(memory[-quarter:] or [0]) / mega,
+        max(memory, default=0) / mega,
+    )

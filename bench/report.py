@@ -1,0 +1,161 @@
+"""What was measured, as tables of ratios with their spread and their goals, and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from contestants import JOBS, Name, title
+from measure import Latency, Throughput
+
+FIRST_RESULT_GOAL_S = 0.6
+P99_GOAL_MS = 20.0
+MEMORY_GOAL = 1.05
+"""Last quarter of the run against its first."""
+
+RATIO_GOALS: Mapping[tuple[str, Name], float] = {
+    ("map-alo", "loop"): 0.85,
+    ("map-eos", "loop"): 0.85,
+    ("bytes", "loop"): 0.6,
+    ("map-eos", "flink"): 1.2,
+    ("keyed", "flink"): 2.0,
+    ("map-eos", "pyflink"): 3.0,
+    ("keyed", "pyflink"): 3.0,
+}
+"""Headrace's records/s divided by another's, with the pure client (DESIGN, *Performance*). Against Flink the second
+half of the run is judged: over the whole, a JVM that is still compiling would flatter us."""
+
+_NAME_WIDTH = 34
+
+
+@dataclass(slots=True)
+class Results:
+    """Everything measured, in the order of the rounds."""
+
+    settings: dict[str, object]
+    throughput: dict[str, dict[Name, list[Throughput]]] = field(default_factory=dict)
+    first_result_s: dict[Name, list[float]] = field(default_factory=dict)
+    latency: dict[Name, list[Latency]] = field(default_factory=dict)
+    memory: dict[str, Throughput] = field(default_factory=dict)
+
+    def write(self, file: Path) -> None:
+        file.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Median, least and most of some figures."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, figures: Iterable[float]) -> Spread:
+        """
+        >>> Spread.of([3.0, 1.0, 2.0])
+        Spread(median=2.0, least=1.0, most=3.0)
+        """
+        values = list(figures)
+        return cls(statistics.median(values), min(values), max(values))
+
+    def show(self, form: str) -> str:
+        return f"{self.median:{form}} ({self.least:{form}}–{self.most:{form}})"
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+    """Ours divided by theirs, round by round: what disturbed the machine in a round disturbed both.
+
+    >>> ratios([90.0, 110.0], [100.0, 100.0]).median
+    1.0
+    """
+    return Spread.of(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def text(results: Results) -> str:
+    """The whole report."""
+    parts = [_settings(results.settings)]
+    parts += [_throughput_table(row, figures) for row, figures in results.throughput.items()]
+    if results.first_result_s:
+        parts.append(_first_result_table(results.first_result_s))
+    if results.latency:
+        parts.append(_latency_table(results.latency))
+    if results.memory:
+        parts.append(_memory_table(results.memory))
+    return "\n\n".join(parts)
+
+
+def missed(results: Results) -> int:
+    """How many goals the report shows as missed."""
+    return text(results).count(" miss")
+
+
+def _settings(settings: Mapping[str, object]) -> str:
+    return "\n".join(["Settings", *(f"  {name:<22}{value}" for name, value in settings.items())])
+
+
+def _verdict(reached: bool) -> str:
+    return "ok" if reached else "miss"
+
+
+def _throughput_table(row: str, figures: Mapping[Name, Sequence[Throughput]]) -> str:
+    job = JOBS[row]
+    lines = [
+        job.title,
+        f"  {'':<{_NAME_WIDTH}}{'records/s':<30}{'2nd half':>9}  {'CPU µs/rec.':<12}{'Headrace : it':<20}"
+        f"{'2nd half':<10}goal",
+    ]
+    ours = figures.get("headrace")
+    for name, runs in figures.items():
+        rate = Spread.of(run.records_s for run in runs)
+        half = statistics.median(run.second_half_s for run in runs)
+        cpu = statistics.median(run.cpu_us for run in runs)
+        line = f"  {title(name, job.guarantee):<{_NAME_WIDTH}}{rate.show(',.0f'):<30}{half:>9,.0f}  {cpu:<12.2f}"
+        if ours is not None and name != "headrace":
+            ratio = ratios([run.records_s for run in ours], [run.records_s for run in runs])
+            later = ratios([run.second_half_s for run in ours], [run.second_half_s for run in runs])
+            line += f"{ratio.show('.2f'):<20}{later.median:<10.2f}"
+            if (goal := RATIO_GOALS.get((row, name))) is not None:
+                judged = later if name in ("flink", "pyflink") else ratio
+                line += f"≥ {goal:<5} {_verdict(judged.median >= goal)}"
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+def _first_result_table(figures: Mapping[Name, Sequence[float]]) -> str:
+    lines = ["start to first result, at-least-once, seconds"]
+    for name, seconds in figures.items():
+        spread = Spread.of(seconds)
+        line = f"  {title(name, 'at-least-once'):<{_NAME_WIDTH}}{spread.show('.2f'):<30}"
+        if name == "headrace":
+            line += f"≤ {FIRST_RESULT_GOAL_S} {_verdict(spread.median <= FIRST_RESULT_GOAL_S)}"
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+def _latency_table(figures: Mapping[Name, Sequence[Latency]]) -> str:
+    lines = ["input append to output append at a low rate, at-least-once, milliseconds (resolution 1 ms)"]
+    for name, runs in figures.items():
+        p50, p99 = Spread.of(run.p50_ms for run in runs), Spread.of(run.p99_ms for run in runs)
+        worst = max(run.max_ms for run in runs)
+        line = f"  {title(name, 'at-least-once'):<{_NAME_WIDTH}}p50 {p50.show('.0f'):<16}p99 {p99.show('.0f'):<16}"
+        line += f"max {worst:<8.0f}"
+        if name == "headrace":
+            line += f"p99 ≤ {P99_GOAL_MS:.0f} {_verdict(p99.median <= P99_GOAL_MS)}"
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+def _memory_table(figures: Mapping[str, Throughput]) -> str:
+    lines = ["resident memory of Headrace over the long run, MB"]
+    for row, run in figures.items():
+        growth = run.rss_last_mb / run.rss_first_mb
+        lines.append(
+            f"  {JOBS[row].title:<{_NAME_WIDTH + 4}}first quarter {run.rss_first_mb:.0f}, last {run.rss_last_mb:.0f}, "
+            f"most {run.rss_max_mb:.0f}; last : first {growth:.2f}  ≤ {MEMORY_GOAL} {_verdict(growth <= MEMORY_GOAL)}"
+        )
+    return "\n".join(lines)
