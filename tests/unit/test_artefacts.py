@@ -94,7 +94,9 @@ def test_what_a_killed_download_left_is_removed_by_the_next(tmp_path: Path) -> N
     assert files(tmp_path) == ["artefacts/org/example/a/1.0/a-1.0.jar", "artefacts/org/example/b/1.0/b-1.0.jar"]
 
 
-def test_a_second_process_waits_and_then_finds_the_files_there(tmp_path: Path) -> None:
+def test_a_second_process_waits_and_then_finds_the_files_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     obtain(BOTH, cache=tmp_path, fetch=Repository())
     complete = tmp_path / "artefacts" / A.path
     aside = tmp_path / "aside"
@@ -104,6 +106,10 @@ def test_a_second_process_waits_and_then_finds_the_files_there(tmp_path: Path) -
         fcntl.flock(held, fcntl.LOCK_EX)
         waiting = threading.Thread(target=obtain, args=(BOTH,), kwargs={"cache": tmp_path, "fetch": repository})
         waiting.start()
+        said = ""
+        while "waiting for another process" not in said:
+            assert waiting.is_alive()
+            said += capsys.readouterr().err
         aside.rename(complete)
     waiting.join()
     assert repository.fetched == []
