@@ -1,0 +1,260 @@
+"""What the rest of `headrace.kafka` asks of a Kafka client: batches in, batches out, failures as values.
+
+Theory of operation. A client is a `Consumer` (assigned partitions, never a group member), a `Producer` (optionally
+transactional) or an `Admin`. Records travel in `Records`, parallel lists of one partition each; what happens to a
+partition otherwise (its end, a failure) travels between them as values, in order. A call that fails raises
+`ClientError` with a `Failure` inside; `headrace.kafka.failures` turns it into one of Headrace's errors.
+
+Invariants. No call waits longer than it was told to. Settings are librdkafka's names with string values
+(`headrace.kafka.properties` translates). Each client is used from one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, TypeAlias
+
+Settings: TypeAlias = Mapping[str, str]
+"""A client's settings, under librdkafka's names."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class KafkaTopicPartition:
+    """A partition of a topic.
+
+    >>> KafkaTopicPartition("rss.events", 0)
+    KafkaTopicPartition(topic='rss.events', partition=0)
+
+    *Differences from PyFlink*: `topic` and `partition` can be read, and it prints itself.
+    """
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong, as the client says it.
+
+    `name` is librdkafka's (`_TIMED_OUT`, `TOPIC_AUTHORIZATION_FAILED`). `cause` is what the client reported besides, as
+    a call that cannot connect says only that it timed out. `topic` and `size_bytes` are the record's,
+    if it is about one.
+    """
+
+    name: str
+    text: str
+    is_retriable: bool = False
+    is_fatal: bool = False
+    requires_abort: bool = False
+    topic: str | None = None
+    size_bytes: int | None = None
+    cause: Failure | None = None
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.name})" + (f": {self.cause}" if self.cause else "")
+
+
+class ClientError(Exception):
+    """A call of a client failed."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+class RecordSource(Protocol):
+    """The records behind a batch, in the client's own form, for what is rarely asked."""
+
+    def offset(self, index: int) -> int: ...
+
+    def key(self, index: int) -> bytes | None: ...
+
+    def value(self, index: int) -> bytes | None: ...
+
+
+@dataclass(slots=True)
+class Records:
+    """Consecutive records of one partition. `timestamps` in ms, -1 where a record has none.
+
+    `next_offset` is behind the last of them. `keys` and `headers` are there only if the consumer was asked for them.
+    """
+
+    partition: KafkaTopicPartition
+    values: list[bytes | None]
+    timestamps: list[int]
+    next_offset: int
+    source: RecordSource
+    keys: list[bytes | None] | None = None
+    headers: list[list[tuple[str, bytes | None]]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfPartition:
+    """Every record below `offset` has been handed out, and the log held no more when it was read.
+
+    Behind the records of a transaction comes a control record that is never handed out: `offset` is behind that.
+    """
+
+    partition: KafkaTopicPartition
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionFailed:
+    """Reading a partition failed; the client does not go on with it by itself if `failure` is not retriable."""
+
+    partition: KafkaTopicPartition
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFailed:
+    """The client as a whole reports a failure: a connection, credentials, its group."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetsCommitted:
+    """What became of a `commit`; `failure` is None if it succeeded."""
+
+    offsets: Mapping[KafkaTopicPartition, int]
+    failure: Failure | None
+
+
+Event: TypeAlias = Records | EndOfPartition | PartitionFailed | ClientFailed | OffsetsCommitted
+
+
+class Consumer(Protocol):
+    """Reads assigned partitions."""
+
+    def assign(self, positions: Mapping[KafkaTopicPartition, int]) -> None:
+        """Read these partitions too, each from its offset."""
+        ...
+
+    def unassign(self, partitions: Iterable[KafkaTopicPartition]) -> None:
+        """Read these no more."""
+        ...
+
+    def consume(self, max_records: int, timeout_s: float) -> list[Event]:
+        """At most `max_records` records and what happened between them; waits at most `timeout_s` for the first."""
+        ...
+
+    def end_seen(self, partition: KafkaTopicPartition) -> int | None:
+        """The end of the partition's log as of the last answer from its broker; asks nobody. None: not known yet."""
+        ...
+
+    def commit(self, offsets: Mapping[KafkaTopicPartition, int]) -> None:
+        """Commit to the group, in the background; `consume` reports `OffsetsCommitted`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Producer(Protocol):
+    """Writes records, at will in transactions."""
+
+    def produce(
+        self,
+        topic: str,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None] | None,
+        timestamps: Sequence[int] | None,
+    ) -> None:
+        """Hand over records; waits while the queue is full. A timestamp below 0 means now."""
+        ...
+
+    def poll(self) -> None:
+        """Serve delivery reports; never waits."""
+        ...
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait until everything is acknowledged or has failed; how many records are neither after `timeout_s`."""
+        ...
+
+    def take_failures(self) -> list[Failure]:
+        """Deliveries that failed since the last call, and failures of the client as a whole."""
+        ...
+
+    def init_transactions(self, timeout_s: float) -> None: ...
+
+    def begin_transaction(self) -> None: ...
+
+    def send_offsets(self, group: str, partition: KafkaTopicPartition, offset: int, metadata: str) -> None:
+        """Add an offset with its metadata to the transaction. Bounded, like all transactional calls: ask again."""
+        ...
+
+    def commit_transaction(self, timeout_s: float) -> None: ...
+
+    def abort_transaction(self, timeout_s: float) -> None: ...
+
+    def close(self) -> None:
+        """Drop what was not flushed. May be called twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDescription:
+    """A topic that exists. `topic_id` is another one once the topic is created again; None: the broker has no ids."""
+
+    name: str
+    topic_id: str | None
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedOffset:
+    """An offset committed to a group, with its metadata."""
+
+    offset: int
+    metadata: str
+
+
+class Position(Enum):
+    """Places in a log that have names."""
+
+    EARLIEST = "earliest"
+    LATEST = "latest"
+
+
+class Admin(Protocol):
+    """Asks a cluster. Every call waits at most for the timeout it was created with."""
+
+    def cluster_id(self) -> str: ...
+
+    def topic_names(self) -> list[str]: ...
+
+    def describe_topics(self, names: Iterable[str]) -> dict[str, TopicDescription | Failure]: ...
+
+    def list_offsets(
+        self, partitions: Iterable[KafkaTopicPartition], at: Position | int
+    ) -> dict[KafkaTopicPartition, int | Failure | None]:
+        """Offsets at a place, or of the first record at or after a time in ms (None: there is none)."""
+        ...
+
+    def committed(
+        self, group: str, partitions: Iterable[KafkaTopicPartition], *, stable: bool
+    ) -> dict[KafkaTopicPartition, CommittedOffset | Failure | None]:
+        """Offsets committed to a group; with `stable`, waits for those in open transactions."""
+        ...
+
+    def broker_setting(self, name: str) -> str | None:
+        """A broker's setting; None if it may not be read."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Client(Protocol):
+    """One implementation: what it makes."""
+
+    def consumer(self, settings: Settings, *, with_keys: bool = False, with_headers: bool = False) -> Consumer: ...
+
+    def producer(self, settings: Settings) -> Producer: ...
+
+    def admin(self, settings: Settings, timeout_s: float) -> Admin: ...

@@ -1,0 +1,239 @@
+"""Which partitions there are to read, each resolved to a position that can be stored.
+
+Theory of operation. `start` and `discover` describe the topics, compare with what is known, and resolve what is new:
+partitions of the first look with the program's starting offsets, later ones at their first record, as they were empty a
+moment ago (FLIP-288). Restored splits are kept, whatever the program subscribes to now, unless their log does not hold
+their position any more: then `offsets.reset` decides, and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias, assert_never
+
+from headrace.connector import JsonValue, Split, SplitEnumerator
+from headrace.errors import ExternalError, InternalError
+from headrace.kafka.client.protocol import (
+    Admin,
+    ClientError,
+    CommittedOffset,
+    Failure,
+    KafkaTopicPartition,
+    Position,
+    TopicDescription,
+)
+from headrace.kafka.failures import error_of
+from headrace.kafka.offsets import (
+    Earliest,
+    KafkaOffsetResetStrategy,
+    KafkaOffsetsInitializer,
+    LogOffsets,
+    needs,
+    reset,
+    resolve,
+)
+from headrace.kafka.split import KafkaSplit
+
+_LOG = logging.getLogger("headrace.kafka")
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """All partitions of these topics."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPattern:
+    """All partitions of the topics whose whole name matches, without Kafka's internal ones."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """These partitions."""
+
+    partitions: tuple[KafkaTopicPartition, ...]
+
+
+Subscription: TypeAlias = Topics | TopicPattern | Partitions
+
+
+def topics_of(subscription: Subscription, existing: Iterable[str]) -> tuple[str, ...]:
+    """The topics to describe; `existing` are the cluster's, needed for a pattern only."""
+    match subscription:
+        case Topics(names):
+            return names
+        case Partitions(partitions):
+            return tuple(sorted({partition.topic for partition in partitions}))
+        case TopicPattern(pattern):
+            return tuple(name for name in existing if re.fullmatch(pattern, name) and not name.startswith("__"))
+        case _:
+            assert_never(subscription)
+
+
+def partitions_of(subscription: Subscription, topics: Iterable[TopicDescription]) -> list[KafkaTopicPartition]:
+    """The partitions to read. Raises `ExternalError` for one that is asked for and does not exist."""
+    found = [KafkaTopicPartition(topic.name, number) for topic in topics for number in topic.partitions]
+    if not isinstance(subscription, Partitions):
+        return found
+    if missing := set(subscription.partitions) - set(found):
+        listed = ", ".join(map(str, sorted(missing)))
+        raise ExternalError(f"there is no partition {listed}; correct `set_partitions`", retriable=False)
+    return list(subscription.partitions)
+
+
+@dataclass(frozen=True, slots=True)
+class EnumeratorSettings:
+    """What a source tells its enumerator."""
+
+    subscription: Subscription
+    starting: KafkaOffsetsInitializer
+    stopping: KafkaOffsetsInitializer | None
+    reset_strategy: KafkaOffsetResetStrategy
+    group_id: str | None
+    servers: str
+
+
+class KafkaSplitEnumerator(SplitEnumerator):
+    """Finds a source's partitions."""
+
+    def __init__(self, admin: Admin, settings: EnumeratorSettings, discovery_interval_ms: int | None) -> None:
+        self.discovery_interval_ms = discovery_interval_ms
+        self._admin = admin
+        self._settings = settings
+        self._known: set[KafkaTopicPartition] = set()
+
+    def start(self, restored: Sequence[Split] | None, state: JsonValue) -> list[Split]:
+        kept = [] if restored is None else self._check([_kafka_split(split) for split in restored])
+        self._known = {split.partition for split in kept}
+        starting = self._settings.starting if restored is None else KafkaOffsetsInitializer.earliest()
+        return [*kept, *self._find(starting)]
+
+    def discover(self) -> list[Split]:
+        """New partitions, from their first record.
+
+        *Differences from PyFlink*: brokers that do not answer are asked again the next time; Flink fails the job.
+        """
+        try:
+            return [*self._find(KafkaOffsetsInitializer.earliest())]
+        except ExternalError as error:
+            if not error.retriable:
+                raise
+            _LOG.warning("new partitions could not be looked for, trying again later: %s", error)
+            return []
+
+    def close(self) -> None:
+        self._admin.close()
+
+    def _find(self, starting: KafkaOffsetsInitializer) -> list[KafkaSplit]:
+        subscription = self._settings.subscription
+        try:
+            existing = self._admin.topic_names() if isinstance(subscription, TopicPattern) else []
+            topics = self._describe(topics_of(subscription, existing))
+            new = [p for p in partitions_of(subscription, topics.values()) if p not in self._known]
+            starts = self._resolve(starting, new)
+            stopping = self._settings.stopping
+            stops = {} if stopping is None else self._resolve(stopping, new, is_stop=True)
+        except ClientError as error:
+            raise error_of("partitions could not be looked for", error.failure, self._settings.servers) from None
+        is_start = isinstance(starting.place, Earliest)
+        self._known.update(new)
+        return [KafkaSplit(p, starts[p], stops.get(p), topics[p.topic].topic_id, is_start) for p in new]
+
+    def _describe(self, names: Iterable[str]) -> dict[str, TopicDescription]:
+        described: dict[str, TopicDescription] = {}
+        for name, found in self._admin.describe_topics(names).items():
+            if isinstance(found, Failure):
+                raise error_of(f"topic {name!r} cannot be read", found, self._settings.servers)
+            described[name] = found
+        return described
+
+    def _resolve(
+        self, initializer: KafkaOffsetsInitializer, partitions: Sequence[KafkaTopicPartition], *, is_stop: bool = False
+    ) -> dict[KafkaTopicPartition, int]:
+        logs = self._look_up(partitions, initializer)
+        resolved = {}
+        for partition, log in logs.items():
+            offset = resolve(initializer, partition, log)
+            moved = None if is_stop else reset(partition, offset, log, self._settings.reset_strategy)
+            resolved[partition] = offset if moved is None else moved.offset
+            if moved is not None:
+                _LOG.warning("%s", moved.reason)
+        return resolved
+
+    def _look_up(
+        self, partitions: Sequence[KafkaTopicPartition], initializer: KafkaOffsetsInitializer
+    ) -> dict[KafkaTopicPartition, LogOffsets]:
+        """What the cluster says of these partitions. The end is asked for first: a record that comes in between is then
+        read, not skipped."""
+        if not partitions:
+            return {}
+        admin, group = self._admin, self._settings.group_id
+        asked = needs(initializer, frozenset(partitions), group is not None)
+        ends = self._known_offsets(admin.list_offsets(partitions, Position.LATEST))
+        starts = self._known_offsets(admin.list_offsets(partitions, Position.EARLIEST))
+        times = {} if asked.timestamp_ms is None else admin.list_offsets(partitions, asked.timestamp_ms)
+        at_times = self._offsets(times)
+        committed = {}
+        if asked.committed and group is not None:
+            for partition, found in admin.committed(group, sorted(asked.committed), stable=False).items():
+                if isinstance(found, Failure):
+                    raise error_of(f"offsets of group {group!r} cannot be read", found, self._settings.servers)
+                committed[partition] = found.offset if isinstance(found, CommittedOffset) else None
+        return {
+            p: LogOffsets(starts[p], ends[p], committed=committed.get(p), at_time=at_times.get(p)) for p in partitions
+        }
+
+    def _offsets(
+        self, answer: dict[KafkaTopicPartition, int | Failure | None]
+    ) -> dict[KafkaTopicPartition, int | None]:
+        offsets = {}
+        for partition, found in answer.items():
+            if isinstance(found, Failure):
+                raise error_of(f"offsets of {partition} cannot be read", found, self._settings.servers)
+            offsets[partition] = found
+        return offsets
+
+    def _known_offsets(self, answer: dict[KafkaTopicPartition, int | Failure | None]) -> dict[KafkaTopicPartition, int]:
+        offsets = self._offsets(answer)
+        if any(offset is None for offset in offsets.values()):
+            raise ExternalError(f"brokers of {self._settings.servers} gave no offset for a partition; try again")
+        return {partition: offset for partition, offset in offsets.items() if offset is not None}
+
+    def _check(self, restored: list[KafkaSplit]) -> list[KafkaSplit]:
+        """Restored splits, each at its position, or where the reset strategy says if its log does not hold that."""
+        unread = [split for split in restored if not split.is_finished]
+        try:
+            topics = self._describe({split.partition.topic for split in unread})
+            logs = self._look_up([split.partition for split in unread], KafkaOffsetsInitializer.earliest())
+        except ClientError as error:
+            raise error_of("restored partitions could not be checked", error.failure, self._settings.servers) from None
+        checked = {}
+        for split in unread:
+            topic_id = topics[split.partition.topic].topic_id
+            was_recreated = None not in (topic_id, split.topic_id) and topic_id != split.topic_id
+            moved = reset(
+                split.partition,
+                split.position,
+                logs[split.partition],
+                self._settings.reset_strategy,
+                is_start=split.is_start,
+                was_recreated=was_recreated,
+            )
+            if moved is not None:
+                checked[split] = replace(split, position=moved.offset, topic_id=topic_id)
+                if moved.reason is not None:
+                    _LOG.warning("records were lost to this job before it resumed: %s", moved.reason)
+        return [checked.get(split, split) for split in restored]
+
+
+def _kafka_split(split: Split) -> KafkaSplit:
+    if not isinstance(split, KafkaSplit):
+        raise InternalError(f"a Kafka source was given {split!r}")
+    return split

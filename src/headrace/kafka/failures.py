@@ -1,0 +1,125 @@
+"""What a client's failures mean: the one place that turns them into Headrace's errors, with the setting and the cure.
+
+A call that cannot connect says only that it timed out; what went wrong is in the failure's `cause`. One text of the
+client covers several TLS faults, so the message names all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.connector import TransactionLost
+from headrace.errors import ConfigError, ExternalError, FencedError, HeadraceError
+from headrace.kafka.client.protocol import Failure
+
+_FENCED = frozenset({"_FENCED", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH"})
+_CONNECTION = frozenset({"_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_MSG_TIMED_OUT", "_RESOLVE"})
+_UNSETTLED = frozenset({"_TIMED_OUT", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_PREV_IN_PROGRESS"})
+_UNKNOWN_TOPIC = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_ID"})
+
+
+def is_unsettled(failure: Failure) -> bool:
+    """Whether a transactional call that failed so has an unknown outcome and is to be called again."""
+    return (
+        not failure.is_fatal
+        and not failure.requires_abort
+        and (
+            failure.is_retriable
+            or failure.name in ("_TIMED_OUT", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_PREV_IN_PROGRESS")
+        )
+    )
+
+
+def is_fenced(failure: Failure) -> bool:
+    """Whether another producer has the transactional id now."""
+    return failure.name in _FENCED
+
+
+def is_hopeless(failure: Failure) -> bool:
+    """Whether trying again cannot help: credentials, TLS, rights."""
+    names = {failure.name, failure.cause.name if failure.cause else ""}
+    return any(name in ("_AUTHENTICATION", "_SSL") or name.endswith("AUTHORIZATION_FAILED") for name in names)
+
+
+def error_of(what: str, failure: Failure, servers: str) -> HeadraceError:
+    """The error for `what` failed (lower case, `"topic t could not be read"`); `servers` are the bootstrap servers."""
+    told = failure.cause if failure.cause is not None and failure.name in _CONNECTION else failure
+    return _connection_error(what, told, servers) or _rights_error(what, told) or _other_error(what, failure)
+
+
+def undelivered(failures: Sequence[Failure]) -> str:
+    """What failed, for `error_of`, when these deliveries did."""
+    more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+    return f"a record for topic {failures[0].topic!r}{more} was not delivered"
+
+
+def transaction_error_of(what: str, failure: Failure, servers: str) -> HeadraceError:
+    """Like `error_of`, for a call of a transactional producer: what is lost is produced again after a restart."""
+    if is_fenced(failure):
+        return FencedError(
+            f"{what}: another producer took the transactional id over, a newer copy of this job or, after a timeout, "
+            "the broker"
+        )
+    error = error_of(what, failure, servers)
+    if isinstance(error, ConfigError) or (isinstance(error, ExternalError) and not error.retriable):
+        return error
+    return TransactionLost(f"{error}; nothing of it was visible, and the last checkpoint produces it again")
+
+
+def _connection_error(what: str, failure: Failure, servers: str) -> HeadraceError | None:
+    text = failure.text
+    match failure.name:
+        case "_AUTHENTICATION":
+            cure = "check `sasl.username` and `sasl.password` (or `sasl.jaas.config`)"
+            if "mechanism" in text and "upported" in text:
+                cure = "set `sasl.mechanism` to one that the brokers have"
+            elif "Request not valid in current SASL state" in text:
+                cure = "these brokers expect no SASL on this port: set `security.protocol` to SSL"
+            return ExternalError(f"{what}: {servers} refused the login: {text}; {cure}", retriable=False)
+        case "_SSL":
+            return ExternalError(
+                f"{what}: TLS to {servers} failed: {text}; check that `ssl.ca.location` holds the CA that signed the "
+                "brokers' certificate, that the certificate has not expired, and that it names the host in "
+                "`bootstrap.servers`",
+                retriable=False,
+            )
+        case "_RESOLVE":
+            return ExternalError(f"{what}: a host in {servers} is unknown: {text}; check `bootstrap.servers`")
+        case name if name in _CONNECTION:
+            cure = "check `bootstrap.servers` and that the brokers run"
+            if "PLAINTEXT" in text:
+                cure = "this port speaks no TLS: set `security.protocol` to PLAINTEXT (or SASL_PLAINTEXT)"
+            elif "alert number" in text:
+                cure = "the brokers want a client certificate: set `ssl.certificate.location` and `ssl.key.location`"
+            elif name == "_ALL_BROKERS_DOWN":
+                cure += ", and that `security.protocol` is the one of this port"
+            return ExternalError(f"{what}: {servers} cannot be reached: {text}; {cure}")
+        case _:
+            return None
+
+
+def _rights_error(what: str, failure: Failure) -> HeadraceError | None:
+    rights = {
+        "TOPIC_AUTHORIZATION_FAILED": "Read (to read it) or Write (to write it) on the topic",
+        "GROUP_AUTHORIZATION_FAILED": "Read on the group",
+        "TRANSACTIONAL_ID_AUTHORIZATION_FAILED": "Write on the transactional id",
+        "CLUSTER_AUTHORIZATION_FAILED": "IdempotentWrite on the cluster (or set `enable.idempotence` to false)",
+    }
+    if failure.name not in rights:
+        return None
+    return ExternalError(f"{what}: {failure}; this principal needs {rights[failure.name]}", retriable=False)
+
+
+def _other_error(what: str, failure: Failure) -> HeadraceError:
+    if failure.name in _UNKNOWN_TOPIC:
+        return ExternalError(f"{what}: {failure}; create the topic, or correct its name", retriable=False)
+    if failure.name in ("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"):
+        size = "" if failure.size_bytes is None else f" of {failure.size_bytes} bytes"
+        return ExternalError(
+            f"{what}: a record{size} for topic {failure.topic} is too large ({failure.name}); raise "
+            "`max.request.size` (librdkafka: `message.max.bytes`) and the topic's `max.message.bytes`, or write less",
+            retriable=False,
+        )
+    if failure.name == "_INVALID_ARG":
+        return ConfigError(f"{what}: {failure.text}")
+    return ExternalError(f"{what}: {failure}", retriable=not failure.is_fatal or failure.is_retriable)

@@ -1,0 +1,436 @@
+"""Properties of Kafka's Java client, and how each becomes a setting of librdkafka: one table, one row per property.
+
+A program sets properties under the names that it would use with Flink; librdkafka's own names are taken as well. What
+is in neither is an error, with the nearest name that exists. Where the two clients have other defaults and it changes
+what a program means, the Java client's defaults hold (`CONSUMER_DEFAULTS`, `PRODUCER_DEFAULTS`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, TypeAlias, assert_never, overload
+
+from headrace.errors import ConfigError, NotSupportedError
+
+
+class Role(Enum):
+    """Which client a property is for."""
+
+    CONSUMER = "consumer"
+    PRODUCER = "producer"
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Taken by librdkafka under `name`, or the property's own."""
+
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Headrace's or the connector's own; no client sees it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Has no effect here. `why` is worth a warning; empty: it changes nothing that a program could notice."""
+
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Cannot be had; `instead` says what to do."""
+
+    instead: str
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """Becomes the settings that `into` makes of its value and of all properties."""
+
+    into: Callable[[str, Mapping[str, str]], Mapping[str, str]]
+
+
+Treatment: TypeAlias = Passed | Own | Ignored | Refused | Translated
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """One row: a property and what becomes of it. `role` None: both clients."""
+
+    name: str
+    treatment: Treatment
+    role: Role | None = None
+    is_secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """Properties as settings of the client, and what a program should be told."""
+
+    settings: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+
+CONSUMER_DEFAULTS: Final[Mapping[str, str]] = {
+    "isolation.level": "read_uncommitted",
+    # librdkafka waits for a second when its queue is full, which stalls a quick reader: 128,000 records/s instead of
+    # 366,000.
+    "fetch.queue.backoff.ms": "5",
+    "queued.min.messages": "200000",
+    "fetch.message.max.bytes": str(4 * 1024 * 1024),
+    # What bounds memory.
+    "queued.max.messages.kbytes": str(128 * 1024),
+}
+PRODUCER_DEFAULTS: Final[Mapping[str, str]] = {
+    "acks": "all",
+    "enable.idempotence": "true",
+    "partitioner": "murmur2_random",
+    "delivery.timeout.ms": "120000",
+    "message.max.bytes": "1048576",
+    "linger.ms": "5",
+    # Room for several batches of every size: the writer waits when it is full.
+    "queue.buffering.max.messages": "500000",
+    "queue.buffering.max.kbytes": str(128 * 1024),
+}
+
+_JAAS_LOGIN: Final = re.compile(
+    r"\s*(?P<module>[\w.$]+)\s+(?:required|requisite|sufficient|optional)\b(?P<options>.*)", re.S
+)
+_JAAS_OPTION: Final = re.compile(r"""\s*(?P<name>[\w.]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s";]+))""")
+
+
+def _jaas(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
+    """User and password of a JAAS line. Errors never show the line: it holds the password."""
+    login = _JAAS_LOGIN.fullmatch(value)
+    module = login["module"].rpartition(".")[2] if login else ""
+    if login is None or module not in ("PlainLoginModule", "ScramLoginModule"):
+        raise ConfigError(
+            "`sasl.jaas.config` is not a line that Headrace reads; it takes `…PlainLoginModule required "
+            'username="…" password="…";` and the same with ScramLoginModule. For other mechanisms use '
+            "librdkafka's `sasl.*` settings"
+        )
+    options: dict[str, str] = {}
+    rest = login["rest"].strip()
+    while rest not in ("", ";"):
+        option = _JAAS_OPTION.match(rest)
+        if option is None:
+            raise ConfigError('`sasl.jaas.config` has an option that is not NAME="VALUE"; check its quotes and `;`')
+        quoted = option["quoted"]
+        options[option["name"]] = option["bare"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        rest = rest[option.end() :].strip()
+    if not {"username", "password"} <= options.keys():
+        raise ConfigError("`sasl.jaas.config` has no username or no password; give both")
+    mechanism = properties.get("sasl.mechanism", properties.get("sasl.mechanisms"))
+    if mechanism is None:
+        raise ConfigError("`sasl.jaas.config` is set and `sasl.mechanism` is not; set it, for example to PLAIN")
+    if mechanism.startswith("SCRAM") != (module == "ScramLoginModule"):
+        raise ConfigError(f"`sasl.jaas.config` names {module}, which does not fit `sasl.mechanism` {mechanism}")
+    return {"sasl.username": options["username"], "sasl.password": options["password"]}
+
+
+_TO_PEM: Final = (
+    "librdkafka reads PEM. Convert it: `keytool -importkeystore -srckeystore STORE.jks -destkeystore STORE.p12 "
+    "-deststoretype PKCS12`, then `openssl pkcs12 -in STORE.p12 -out STORE.pem`, and set"
+)
+
+
+def _truststore(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
+    if properties.get("ssl.truststore.type", "JKS").upper() != "PEM":
+        raise NotSupportedError(
+            f"`ssl.truststore.location` {value!r} is not PEM, and {_TO_PEM} `ssl.truststore.type` to PEM "
+            "(or `ssl.ca.location` to the file)"
+        )
+    return {"ssl.ca.location": value}
+
+
+def _keystore(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
+    match properties.get("ssl.keystore.type", "JKS").upper():
+        case "PEM":
+            return {"ssl.certificate.location": value, "ssl.key.location": value}
+        case "PKCS12":
+            return {"ssl.keystore.location": value}
+        case _:
+            if value.endswith((".p12", ".pfx")):
+                return {"ssl.keystore.location": value}
+            raise NotSupportedError(
+                f"`ssl.keystore.location` {value!r} is a Java keystore; {_TO_PEM} `ssl.keystore.type` to PEM, or use "
+                "the .p12 file with `ssl.keystore.type` PKCS12"
+            )
+
+
+def _identification(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
+    return {"ssl.endpoint.identification.algorithm": value.lower() or "none"}
+
+
+def _buffer_memory(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
+    return {"queue.buffering.max.kbytes": str(max(1, _number("buffer.memory", value) // 1024))}
+
+
+def _socket_buffer(name: str) -> Callable[[str, Mapping[str, str]], Mapping[str, str]]:
+    # -1 means the system's default in Java, 0 in librdkafka.
+    return lambda value, _: {f"socket.{name}": str(max(0, _number(name, value)))}
+
+
+def _number(name: str, value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise ConfigError(f"`{name}` is {value!r}; it has to be a whole number") from None
+
+
+def _rows() -> Iterable[Property]:
+    consumer, producer = Role.CONSUMER, Role.PRODUCER
+    for role, names in _PASSED:
+        for name in names.split():
+            yield Property(name, Passed(), role, is_secret=name in _SECRET)
+    no_class = "Headrace runs no Java classes"
+    yield from (
+        # What Headrace decides itself.
+        Property("auto.offset.reset", Own(), consumer),
+        Property("partition.discovery.interval.ms", Own(), consumer),
+        Property("commit.offsets.on.checkpoint", Own(), consumer),
+        Property("client.id.prefix", Own(), consumer),
+        Property("default.api.timeout.ms", Own()),
+        Property("transaction.timeout.ms", Own(), producer),
+        Property("headrace.marker.topic", Own(), producer),
+        Property("headrace.marker.group", Own(), producer),
+        Property("transactional.id", Refused("call `set_transactional_id_prefix` on the sink's builder"), producer),
+        Property("enable.partition.eof", Refused("Headrace sets it; a bounded end needs it"), consumer),
+        Property("enable.auto.offset.store", Refused("Headrace keeps positions in its checkpoints"), consumer),
+        Property("delivery.report.only.error", Refused("Headrace sets it"), producer),
+        # The same thing under another name.
+        Property("fetch.max.wait.ms", Passed("fetch.wait.max.ms"), consumer),
+        Property("max.request.size", Passed("message.max.bytes"), producer),
+        Property("request.timeout.ms", Passed("socket.timeout.ms"), consumer),
+        Property("receive.buffer.bytes", Translated(_socket_buffer("receive.buffer.bytes"))),
+        Property("send.buffer.bytes", Translated(_socket_buffer("send.buffer.bytes"))),
+        Property("buffer.memory", Translated(_buffer_memory), producer),
+        Property("sasl.jaas.config", Translated(_jaas), is_secret=True),
+        Property("ssl.truststore.location", Translated(_truststore)),
+        Property("ssl.truststore.certificates", Passed("ssl.ca.pem")),
+        Property("ssl.keystore.location", Translated(_keystore)),
+        Property("ssl.keystore.certificate.chain", Passed("ssl.certificate.pem")),
+        Property("ssl.keystore.key", Passed("ssl.key.pem"), is_secret=True),
+        Property("ssl.endpoint.identification.algorithm", Translated(_identification)),
+        # Nothing to do.
+        Property("ssl.truststore.type", Ignored()),
+        Property("ssl.truststore.password", Ignored(), is_secret=True),
+        Property("ssl.keystore.type", Ignored()),
+        Property("key.deserializer", Ignored(), consumer),
+        Property("value.deserializer", Ignored(), consumer),
+        Property("key.serializer", Ignored(), producer),
+        Property("value.serializer", Ignored(), producer),
+        Property("max.poll.records", Ignored(), consumer),
+        Property("register.consumer.metrics", Ignored(), consumer),
+        Property("register.producer.metrics", Ignored(), producer),
+        Property("flink.disable-metrics", Ignored()),
+        Property("group.id", Ignored(), producer),
+        Property("max.block.ms", Ignored("a full queue is waited for; `delivery.timeout.ms` bounds it"), producer),
+        Property("exclude.internal.topics", Ignored(), consumer),
+        Property("metric.reporters", Ignored(no_class)),
+        Property("metrics.num.samples", Ignored()),
+        Property("metrics.sample.window.ms", Ignored()),
+        Property("metrics.recording.level", Ignored()),
+        Property("auto.include.jmx.reporter", Ignored()),
+        Property("ssl.protocol", Ignored("OpenSSL chooses the newest that both sides know")),
+        Property("ssl.enabled.protocols", Ignored("OpenSSL chooses the newest that both sides know")),
+        # What cannot be had.
+        Property("interceptor.classes", Refused(f"{no_class}; put the work into a map()")),
+        Property("partitioner.class", Refused(f"{no_class}; set `partitioner` to one that librdkafka has"), producer),
+        Property("sasl.login.callback.handler.class", Refused(f"{no_class}; see librdkafka's `sasl.oauthbearer.*`")),
+        Property("sasl.client.callback.handler.class", Refused(f"{no_class}; see librdkafka's `sasl.oauthbearer.*`")),
+        Property("ssl.engine.factory.class", Refused(no_class)),
+        Property("security.providers", Refused(no_class)),
+    )
+
+
+# Names that librdkafka 2.16 lists, without callbacks, and without those that Java's rows above treat.
+_PASSED: Final = (
+    (
+        None,
+        """
+        bootstrap.servers metadata.broker.list client.id client.rack client.dns.lookup allow.auto.create.topics
+        api.version.request api.version.request.timeout.ms api.version.fallback.ms broker.version.fallback
+        broker.address.family broker.address.ttl connections.max.idle.ms debug enable.metrics.push
+        enable.sasl.oauthbearer.unsecure.jwt enable.ssl.certificate.verification https.ca.location https.ca.pem
+        log.connection.close log.thread.name max.in.flight max.in.flight.requests.per.connection
+        message.copy.max.bytes message.max.bytes metadata.max.age.ms metadata.recovery.strategy
+        metadata.recovery.rebootstrap.trigger.ms plugin.library.paths receive.message.max.bytes
+        reconnect.backoff.jitter.ms reconnect.backoff.ms reconnect.backoff.max.ms retry.backoff.ms
+        retry.backoff.max.ms sasl.kerberos.keytab sasl.kerberos.kinit.cmd sasl.kerberos.min.time.before.relogin
+        sasl.kerberos.principal sasl.kerberos.service.name sasl.mechanism sasl.mechanisms
+        sasl.oauthbearer.assertion.algorithm sasl.oauthbearer.assertion.claim.aud
+        sasl.oauthbearer.assertion.claim.exp.seconds sasl.oauthbearer.assertion.claim.iss
+        sasl.oauthbearer.assertion.claim.jti.include sasl.oauthbearer.assertion.claim.nbf.seconds
+        sasl.oauthbearer.assertion.claim.sub sasl.oauthbearer.assertion.file
+        sasl.oauthbearer.assertion.jwt.template.file sasl.oauthbearer.assertion.private.key.file
+        sasl.oauthbearer.assertion.private.key.passphrase sasl.oauthbearer.assertion.private.key.pem
+        sasl.oauthbearer.client.credentials.client.id sasl.oauthbearer.client.credentials.client.secret
+        sasl.oauthbearer.client.id sasl.oauthbearer.client.secret sasl.oauthbearer.config
+        sasl.oauthbearer.extensions sasl.oauthbearer.grant.type sasl.oauthbearer.metadata.authentication.type
+        sasl.oauthbearer.method sasl.oauthbearer.scope sasl.oauthbearer.sub.claim.name
+        sasl.oauthbearer.token.endpoint.url sasl.password sasl.username security.protocol
+        socket.connection.setup.timeout.ms socket.keepalive.enable socket.max.fails socket.nagle.disable
+        socket.receive.buffer.bytes socket.send.buffer.bytes socket.timeout.ms ssl.ca.certificate.stores
+        ssl.ca.location ssl.ca.pem ssl.certificate.location ssl.certificate.pem ssl.cipher.suites ssl.crl.location
+        ssl.curves.list ssl.engine.id ssl.engine.location ssl.key.location ssl.key.password ssl.key.pem
+        ssl.keystore.password ssl.providers ssl.sigalgs.list statistics.interval.ms topic.blacklist
+        topic.metadata.propagation.max.ms topic.metadata.refresh.fast.interval.ms
+        topic.metadata.refresh.interval.ms topic.metadata.refresh.sparse
+        """,
+    ),
+    (
+        Role.CONSUMER,
+        """
+        auto.commit.interval.ms check.crcs coordinator.query.interval.ms enable.auto.commit fetch.error.backoff.ms
+        fetch.max.bytes fetch.message.max.bytes fetch.min.bytes fetch.queue.backoff.ms fetch.wait.max.ms group.id
+        group.instance.id group.protocol group.protocol.type group.remote.assignor heartbeat.interval.ms
+        isolation.level max.partition.fetch.bytes max.poll.interval.ms partition.assignment.strategy
+        queued.max.messages.kbytes queued.min.messages session.timeout.ms
+        """,
+    ),
+    (
+        Role.PRODUCER,
+        """
+        acks batch.num.messages batch.size compression.codec compression.level compression.type
+        delivery.timeout.ms enable.gapless.guarantee enable.idempotence linger.ms message.send.max.retries
+        message.timeout.ms partitioner queue.buffering.backpressure.threshold queue.buffering.max.kbytes
+        queue.buffering.max.messages queue.buffering.max.ms queuing.strategy request.required.acks
+        request.timeout.ms retries sticky.partitioning.linger.ms
+        """,
+    ),
+)
+_SECRET: Final = (
+    "sasl.password",
+    "sasl.oauthbearer.assertion.private.key.passphrase",
+    "sasl.oauthbearer.assertion.private.key.pem",
+    "sasl.oauthbearer.client.credentials.client.secret",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.config",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.password",
+)
+
+PROPERTIES: Final[tuple[Property, ...]] = tuple(_rows())
+
+# librdkafka has two names for one setting; ours must not meet the user's under the other.
+_ALIASES: Final[Mapping[str, str]] = {
+    "metadata.broker.list": "bootstrap.servers",
+    "sasl.mechanisms": "sasl.mechanism",
+    "max.partition.fetch.bytes": "fetch.message.max.bytes",
+    "request.required.acks": "acks",
+    "message.timeout.ms": "delivery.timeout.ms",
+    "queue.buffering.max.ms": "linger.ms",
+    "max.in.flight": "max.in.flight.requests.per.connection",
+    "compression.codec": "compression.type",
+    "message.send.max.retries": "retries",
+}
+
+
+def find(name: str, role: Role) -> Property | None:
+    """The row for a property as this client knows it."""
+    return next((row for row in PROPERTIES if row.name == name and row.role in (None, role)), None)
+
+
+def translate(properties: Mapping[str, str], role: Role) -> Translation:
+    """Settings for librdkafka. Raises `ConfigError` for what is unknown, wrong or cannot be had.
+
+    >>> translate({"fetch.max.wait.ms": "100", "max.poll.records": "10"}, Role.CONSUMER).settings
+    {'fetch.wait.max.ms': '100'}
+    >>> translate({"bootstrap.server": "localhost"}, Role.CONSUMER)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    headrace.errors.ConfigError: `bootstrap.server` is not ... of a Kafka consumer; did you mean `bootstrap.servers`?
+    """
+    settings: dict[str, str] = {}
+    set_by: dict[str, str] = {}
+    warnings: list[str] = []
+    for name, value in properties.items():
+        row = find(name, role)
+        if row is None:
+            raise _unknown(name, role)
+        match row.treatment:
+            case Passed(other):
+                made: Mapping[str, str] = {other or name: value}
+            case Translated(into):
+                made = into(value, properties)
+            case Own():
+                made = {}
+            case Ignored(why):
+                made = {}
+                if why:
+                    warnings.append(f"`{name}` has no effect: {why}")
+            case Refused(instead):
+                raise NotSupportedError(f"`{name}` cannot be set: {instead}")
+            case _:
+                assert_never(row.treatment)
+        for key, setting in made.items():
+            key = _ALIASES.get(key, key)
+            if settings.get(key, setting) != setting:
+                raise ConfigError(
+                    f"`{set_by[key]}` and `{name}` are both set, and say different things; set one of them"
+                )
+            settings[key] = setting
+            set_by[key] = name
+    return Translation(settings, tuple(warnings))
+
+
+def producer_settings(properties: Mapping[str, str]) -> dict[str, str]:
+    """Settings for a producer, defaults included."""
+    return {**PRODUCER_DEFAULTS, **translate(properties, Role.PRODUCER).settings}
+
+
+def _unknown(name: str, role: Role) -> ConfigError:
+    names = {row.name for row in PROPERTIES if row.role in (None, role)}
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        hint = f"did you mean `{near[0]}`?"
+    elif any(row.name == name for row in PROPERTIES):
+        hint = "it belongs to the other client"
+    else:
+        hint = "take it away, or check its spelling"
+    return ConfigError(f"`{name}` is not a property of a Kafka {role.value}; {hint}")
+
+
+def is_secret(name: str) -> bool:
+    """Whether a property's value must never be shown. True also of unknown names that look like it."""
+    rows = [row for row in PROPERTIES if row.name == name]
+    return any(row.is_secret for row in rows) or (not rows and bool(re.search(r"passw|secret|token|jaas|key", name)))
+
+
+def masked(properties: Mapping[str, str]) -> dict[str, str]:
+    """The properties, for people: secrets as `***`.
+
+    >>> masked({"group.id": "g", "sasl.password": "opensesame"})
+    {'group.id': 'g', 'sasl.password': '***'}
+    """
+    return {name: "***" if is_secret(name) else value for name, value in properties.items()}
+
+
+@overload
+def read_int(properties: Mapping[str, str], name: str, default: int) -> int: ...
+@overload
+def read_int(properties: Mapping[str, str], name: str, default: int | None) -> int | None: ...
+def read_int(properties: Mapping[str, str], name: str, default: int | None) -> int | None:
+    """A property as a number. Raises `ConfigError`."""
+    return _number(name, properties[name]) if name in properties else default
+
+
+def read_bool(properties: Mapping[str, str], name: str, default: bool) -> bool:
+    """A property of our own as a truth value. Raises `ConfigError`."""
+    match properties.get(name, "").strip().lower():
+        case "true":
+            return True
+        case "false":
+            return False
+        case "" if name not in properties:
+            return default
+        case other:
+            raise ConfigError(f"`{name}` is {other!r}; it has to be true or false")

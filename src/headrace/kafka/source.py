@@ -1,0 +1,295 @@
+"""`KafkaSource` and its builder: what a program says about its input, checked before anything runs."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
+from typing import Any, cast
+
+from headrace.common.serialization import DeserializationSchema, Deserializer, deserializer_of
+from headrace.connector import Boundedness, JsonValue, Source, SourceContext, SourceReader, Split, SplitEnumerator
+from headrace.errors import ConfigError
+from headrace.kafka.client import default_client
+from headrace.kafka.client.protocol import Admin, ClientError, KafkaTopicPartition, Settings
+from headrace.kafka.enumerator import (
+    EnumeratorSettings,
+    KafkaSplitEnumerator,
+    Partitions,
+    Subscription,
+    TopicPattern,
+    Topics,
+)
+from headrace.kafka.failures import error_of
+from headrace.kafka.offsets import Committed, Earliest, KafkaOffsetResetStrategy, KafkaOffsetsInitializer
+from headrace.kafka.properties import CONSUMER_DEFAULTS, Role, masked, read_bool, read_int, translate
+from headrace.kafka.reader import KafkaReader, ReaderSettings
+from headrace.kafka.split import KafkaSplit
+
+_LOG = logging.getLogger("headrace.kafka")
+
+_DISCOVERY_INTERVAL_MS = 300_000
+_TIMEOUT_MS = 30_000
+_NO_GROUP = "headrace-without-a-group"
+"""The client wants a group's name, also from a consumer that never asks for it or commits."""
+
+
+@dataclass(frozen=True, repr=False)
+class KafkaSource(Source):
+    """Reads partitions of Kafka topics, exactly once with the checkpoints of the job. Made by `KafkaSource.builder()`.
+
+    >>> from headrace.common.serialization import SimpleStringSchema
+    >>> source = (
+    ...     KafkaSource.builder()
+    ...     .set_bootstrap_servers("localhost:9092")
+    ...     .set_topics("rss.events")
+    ...     .set_group_id("news")
+    ...     .set_starting_offsets(KafkaOffsetsInitializer.earliest())
+    ...     .set_value_only_deserializer(SimpleStringSchema())
+    ...     .build()
+    ... )
+
+    *Differences from PyFlink*: stop offsets given by `set_unbounded` end the job when all are reached. Records that
+    come with no position to go on from are reported, never skipped in silence (`auto.offset.reset`).
+    """
+
+    subscription: Subscription
+    properties: tuple[tuple[str, str], ...]
+    starting: KafkaOffsetsInitializer
+    stopping: KafkaOffsetsInitializer | None
+    is_bounded: bool
+    schema: DeserializationSchema | Deserializer
+
+    @staticmethod
+    def builder() -> KafkaSourceBuilder:
+        """A builder for a source."""
+        return KafkaSourceBuilder()
+
+    @property
+    def boundedness(self) -> Boundedness:
+        return Boundedness.BOUNDED if self.is_bounded else Boundedness.CONTINUOUS_UNBOUNDED
+
+    @property
+    def ends(self) -> bool:
+        return self.stopping is not None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The brokers to begin with."""
+        return dict(self.properties)["bootstrap.servers"]
+
+    @property
+    def group_id(self) -> str | None:
+        """The group that progress is reported to."""
+        return dict(self.properties).get("group.id")
+
+    @property
+    def fixed_topic(self) -> str | None:
+        """One topic that this source always reads; None if it reads what matches a pattern."""
+        match self.subscription:
+            case Topics(names):
+                return min(names)
+            case Partitions(partitions):
+                return min(partitions).topic
+            case TopicPattern():
+                return None
+
+    @property
+    def reset_strategy(self) -> KafkaOffsetResetStrategy:
+        """What to do when a log does not hold a position: `auto.offset.reset`, else as the starting offsets say."""
+        named = dict(self.properties).get("auto.offset.reset")
+        return self.starting.reset_strategy if named is None else KafkaOffsetResetStrategy[named.upper()]
+
+    def client_settings(self, name: str) -> Settings:
+        """Settings for a client of this source, under librdkafka's names; `name` becomes part of its `client.id`."""
+        properties = dict(self.properties)
+        settings = {**CONSUMER_DEFAULTS, **translate(properties, Role.CONSUMER).settings}
+        settings.setdefault("group.id", _NO_GROUP)
+        settings.setdefault("enable.auto.commit", "false")
+        settings["auto.offset.reset"] = "error"
+        settings["client.id"] = f"{properties.get('client.id.prefix', settings['group.id'])}-{name}"
+        return settings
+
+    def create_admin(self, name: str) -> Admin:
+        """Asks this source's cluster."""
+        timeout_ms = read_int(dict(self.properties), "default.api.timeout.ms", _TIMEOUT_MS)
+        try:
+            return default_client().admin(self.client_settings(name), timeout_ms / 1000)
+        except ClientError as error:
+            raise error_of("the Kafka source could not be set up", error.failure, self.bootstrap_servers) from None
+
+    def create_enumerator(self, context: SourceContext) -> SplitEnumerator:
+        settings = EnumeratorSettings(
+            self.subscription, self.starting, self.stopping, self.reset_strategy, self.group_id, self.bootstrap_servers
+        )
+        interval_ms = read_int(dict(self.properties), "partition.discovery.interval.ms", _DISCOVERY_INTERVAL_MS)
+        discovers = not self.is_bounded and interval_ms > 0
+        return KafkaSplitEnumerator(
+            self.create_admin("enumerator-admin-client"), settings, interval_ms if discovers else None
+        )
+
+    def create_reader(self, context: SourceContext) -> SourceReader:
+        properties = dict(self.properties)
+        commits = context.commits_offsets and read_bool(properties, "commit.offsets.on.checkpoint", True)
+        settings = self.client_settings(str(context.subtask))
+        try:
+            consumer = default_client().consumer(settings)
+        except ClientError as error:
+            raise error_of("the Kafka source could not be set up", error.failure, self.bootstrap_servers) from None
+        return KafkaReader(
+            consumer,
+            lambda: self.create_admin(f"{context.subtask}-admin-client"),
+            deserializer_of(self.schema),
+            ReaderSettings(
+                self.reset_strategy,
+                self.group_id if commits else None,
+                settings["isolation.level"] == "read_uncommitted",
+                self.bootstrap_servers,
+            ),
+        )
+
+    def encode_split(self, split: Any) -> Mapping[str, JsonValue]:
+        return cast(KafkaSplit, split).encode()
+
+    def decode_split(self, data: Mapping[str, JsonValue]) -> Split:
+        return KafkaSplit.decode(data)
+
+    def __repr__(self) -> str:
+        return (
+            f"KafkaSource({self.subscription}, starting={self.starting}, stopping={self.stopping}, "
+            f"properties={masked(dict(self.properties))})"
+        )
+
+
+class KafkaSourceBuilder:
+    """Says what a `KafkaSource` reads. Every method but `build` returns the builder."""
+
+    def __init__(self) -> None:
+        self._subscription: Subscription | None = None
+        self._subscribed_by = ""
+        self._properties: dict[str, str] = {}
+        self._starting = KafkaOffsetsInitializer.earliest()
+        self._stopping: KafkaOffsetsInitializer | None = None
+        self._is_bounded = False
+        self._schema: DeserializationSchema | Deserializer | None = None
+
+    def set_bootstrap_servers(self, bootstrap_servers: str) -> KafkaSourceBuilder:
+        """The brokers to begin with, `host:port`, separated by commas."""
+        return self.set_property("bootstrap.servers", bootstrap_servers)
+
+    def set_group_id(self, group_id: str) -> KafkaSourceBuilder:
+        """The group that offsets are committed to after each checkpoint, as a report of progress."""
+        return self.set_property("group.id", group_id)
+
+    def set_topics(self, *topics: str) -> KafkaSourceBuilder:
+        """Read all partitions of these topics, which have to exist."""
+        if not topics or not all(isinstance(topic, str) and topic for topic in topics):
+            raise ConfigError(f"`set_topics` takes one or more names of topics, got {topics!r}")
+        return self._subscribe("set_topics", Topics(tuple(dict.fromkeys(topics))))
+
+    def set_topic_pattern(self, topic_pattern: str) -> KafkaSourceBuilder:
+        """Read all partitions of topics whose whole name matches this regular expression, also of those to come.
+
+        *Differences from PyFlink*: the expression is Python's, not Java's.
+        """
+        try:
+            re.compile(topic_pattern)
+        except re.error as error:
+            raise ConfigError(f"the topic pattern {topic_pattern!r} is no regular expression: {error}") from None
+        return self._subscribe("set_topic_pattern", TopicPattern(topic_pattern))
+
+    def set_partitions(self, partitions: Set[KafkaTopicPartition]) -> KafkaSourceBuilder:
+        """Read these partitions, which have to exist."""
+        if not partitions:
+            raise ConfigError("`set_partitions` takes one or more partitions, got none")
+        return self._subscribe("set_partitions", Partitions(tuple(sorted(partitions))))
+
+    def _subscribe(self, name: str, subscription: Subscription) -> KafkaSourceBuilder:
+        if self._subscription is not None:
+            raise ConfigError(f"`{name}` cannot be used: `{self._subscribed_by}` already says what to read; call one")
+        self._subscription, self._subscribed_by = subscription, name
+        return self
+
+    def set_starting_offsets(self, starting_offsets_initializer: KafkaOffsetsInitializer) -> KafkaSourceBuilder:
+        """Where partitions start that the first look finds; by default the earliest record. Later ones start there."""
+        self._starting = starting_offsets_initializer
+        return self
+
+    def set_unbounded(self, stopping_offsets_initializer: KafkaOffsetsInitializer) -> KafkaSourceBuilder:
+        """Stop each partition before this offset; the source still counts as unbounded, and finds new partitions."""
+        self._stopping, self._is_bounded = stopping_offsets_initializer, False
+        return self
+
+    def set_bounded(self, stopping_offsets_initializer: KafkaOffsetsInitializer) -> KafkaSourceBuilder:
+        """Stop each partition before this offset; the source is bounded, and looks for partitions once."""
+        self._stopping, self._is_bounded = stopping_offsets_initializer, True
+        return self
+
+    def set_value_only_deserializer(
+        self, deserialization_schema: DeserializationSchema | Callable[[bytes | None], Any]
+    ) -> KafkaSourceBuilder:
+        """How a record's value becomes an element. *Extension*: any callable that takes bytes will do."""
+        self._schema = deserialization_schema
+        return self
+
+    def set_client_id_prefix(self, prefix: str) -> KafkaSourceBuilder:
+        """What the `client.id` of each client begins with."""
+        return self.set_property("client.id.prefix", prefix)
+
+    def set_property(self, key: str, value: str) -> KafkaSourceBuilder:
+        """A property of the Kafka consumer, under the Java client's or librdkafka's name, or of the connector."""
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise ConfigError(f"properties are strings; `{key}` is set to a {type(value).__name__}")
+        self._properties[key] = value
+        return self
+
+    def set_properties(self, props: Mapping[str, str]) -> KafkaSourceBuilder:
+        """Several properties; later calls win."""
+        for key, value in props.items():
+            self.set_property(key, value)
+        return self
+
+    def build(self) -> KafkaSource:
+        """The source. Raises `ConfigError` for what is missing or contradicts itself; nothing is contacted."""
+        properties = self._properties
+        if not properties.get("bootstrap.servers"):
+            raise ConfigError("a KafkaSource needs brokers: call `set_bootstrap_servers`")
+        if self._subscription is None:
+            raise ConfigError(
+                "a KafkaSource needs topics: call one of `set_topics`, `set_topic_pattern` and `set_partitions`"
+            )
+        if self._schema is None:
+            raise ConfigError("a KafkaSource needs a deserializer: call `set_value_only_deserializer`")
+        deserializer_of(self._schema)
+        translation = translate(properties, Role.CONSUMER)
+        self._check_group(properties)
+        strategy = properties.get("auto.offset.reset", "none")
+        if strategy.upper() not in KafkaOffsetResetStrategy.__members__:
+            raise ConfigError(f"`auto.offset.reset` is {strategy!r}; it has to be earliest, latest or none")
+        if self._stopping is not None and isinstance(self._stopping.place, Earliest):
+            raise ConfigError("a source cannot stop at the earliest offset: it would read nothing")
+        read_int(properties, "partition.discovery.interval.ms", 0)
+        read_int(properties, "default.api.timeout.ms", 0)
+        for warning in translation.warnings:
+            _LOG.warning("KafkaSource: %s", warning)
+        return KafkaSource(
+            self._subscription,
+            tuple(properties.items()),
+            self._starting,
+            self._stopping,
+            self._is_bounded,
+            self._schema,
+        )
+
+    def _check_group(self, properties: Mapping[str, str]) -> None:
+        if properties.get("group.id"):
+            return
+        for name in ("enable.auto.commit", "commit.offsets.on.checkpoint"):
+            if read_bool(properties, name, False):
+                raise ConfigError(
+                    f"`{name}` is true, so offsets are committed, and there is no group: call `set_group_id`"
+                )
+        for initializer, what in ((self._starting, "start"), (self._stopping, "stop")):
+            if initializer is not None and isinstance(initializer.place, Committed):
+                raise ConfigError(f"committed offsets to {what} at need a group: call `set_group_id`")

@@ -1,0 +1,391 @@
+"""A region's Kafka transaction, with its marker: see `headrace.connector.transaction` for the protocol.
+
+Theory of operation. The marker is the metadata string of an offset, committed inside the transaction for a group that
+is used for nothing else (its name is the transactional id), on partition 0 of a topic that the job can read anyway. So
+records and marker become visible together, or not at all. The offset itself counts the commits and means nothing. After
+`init_transactions` nothing of an older producer is left to be decided; the marker is read with `require_stable`, which
+waits for offsets of transactions that are being committed (KIP-447).
+
+Invariants. The producer of one `fence` is never used again after a failure: a new `fence` makes a new one. A call of
+unknown outcome is called again until it settles. Rights beside those of a plain writer: Write on the transactional id,
+Read on the marker's topic and group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from headrace.connector import Source, Transaction, TransactionContext
+from headrace.crash_points import crash_point
+from headrace.errors import ConfigError, InternalError, StateError
+from headrace.kafka.client import default_client
+from headrace.kafka.client.protocol import ClientError, CommittedOffset, Failure, KafkaTopicPartition, Producer
+from headrace.kafka.failures import error_of, is_fenced, is_hopeless, is_unsettled, transaction_error_of, undelivered
+from headrace.kafka.properties import is_secret, producer_settings, read_int
+from headrace.kafka.source import KafkaSource
+
+if TYPE_CHECKING:
+    from headrace.kafka.sink import KafkaSink
+
+_LOG = logging.getLogger("headrace.kafka")
+
+FLINK_TIMEOUT_MS: Final = 3_600_000
+_BROKER_DEFAULT_MAX_MS: Final = 900_000
+_MAX_SETTING: Final = "transaction.max.timeout.ms"
+_CALL_S = 5.0
+_WARN_EVERY_S = 15.0
+_CLOSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionTimeout:
+    """What `transaction.timeout.ms` is to be; `is_given` if the program said so, `broker_max_ms` if it may be read."""
+
+    timeout_ms: int
+    is_given: bool
+    broker_max_ms: int | None
+
+
+def choose_timeout(
+    given_ms: int | None, broker_max_ms: int | None, interval_ms: int | None, checkpoint_timeout_ms: int
+) -> TransactionTimeout:
+    """`transaction.timeout.ms`: the program's, else Flink's hour or what the broker allows. Raises `ConfigError`.
+
+    >>> choose_timeout(None, 900_000, 1_000, 600_000).timeout_ms
+    900000
+    """
+    if given_ms is not None and broker_max_ms is not None and given_ms > broker_max_ms:
+        raise ConfigError(
+            f"`transaction.timeout.ms` is {given_ms}, and the brokers allow at most {broker_max_ms} "
+            f"(`{_MAX_SETTING}`); lower it, or raise the brokers' limit"
+        )
+    timeout_ms = given_ms if given_ms is not None else min(FLINK_TIMEOUT_MS, broker_max_ms or FLINK_TIMEOUT_MS)
+    needed_ms = 0 if interval_ms is None else interval_ms + checkpoint_timeout_ms
+    if timeout_ms < needed_ms:
+        raise ConfigError(
+            f"`transaction.timeout.ms` is {timeout_ms}, and a transaction lasts up to {needed_ms} ms: "
+            f"`execution.checkpointing.interval` {interval_ms} ms and `execution.checkpointing.timeout` "
+            f"{checkpoint_timeout_ms} ms; raise it (the brokers' limit is `{_MAX_SETTING}`), or lower one of these"
+        )
+    return TransactionTimeout(timeout_ms, given_ms is not None, broker_max_ms)
+
+
+def choose_delivery_timeout(given_ms: int | None, default_ms: int, transaction_timeout_ms: int) -> int:
+    """`delivery.timeout.ms`, which must not exceed the transaction's. Raises `ConfigError` if the program says so."""
+    if given_ms is None:
+        return min(default_ms, transaction_timeout_ms)
+    if given_ms > transaction_timeout_ms:
+        raise ConfigError(
+            f"`delivery.timeout.ms` is {given_ms}, above `transaction.timeout.ms` {transaction_timeout_ms}; lower it"
+        )
+    return given_ms
+
+
+def merge_properties(sinks: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
+    """The properties of sinks (name, properties) that share a producer. Raises `ConfigError` for a contradiction.
+
+    >>> merge_properties([("a", {"linger.ms": "5"}), ("b", {"linger.ms": "9"})])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    headrace.errors.ConfigError: sinks 'a' and 'b' share a transaction, and `linger.ms` is '5' for one and '9' for ...
+    """
+    merged: dict[str, str] = {}
+    set_by: dict[str, str] = {}
+    for sink, properties in sinks:
+        for name, value in properties.items():
+            if name == "bootstrap.servers":
+                merged.setdefault(name, value)
+            elif merged.setdefault(name, value) != value:
+                values = "not the same" if is_secret(name) else f"{merged[name]!r} for one and {value!r} for the other"
+                raise ConfigError(
+                    f"sinks {set_by[name]!r} and {sink!r} share a transaction, and `{name}` is {values}; "
+                    "make it the same"
+                )
+            set_by.setdefault(name, sink)
+    return merged
+
+
+@dataclass(frozen=True, slots=True)
+class MarkerPlace:
+    """Where a region's marker is kept."""
+
+    group: str
+    topic: str
+
+    @property
+    def partition(self) -> KafkaTopicPartition:
+        return KafkaTopicPartition(self.topic, 0)
+
+    def __str__(self) -> str:
+        return f"group {self.group!r}, topic {self.topic!r}"
+
+
+def create_transaction(
+    sinks: Sequence[KafkaSink], sources: Sequence[Source], context: TransactionContext
+) -> KafkaTransaction:
+    """The transaction of all of a region's `sinks`; asks the cluster what it has to know."""
+    first = sinks[0]
+    properties = merge_properties([(sink.record_serializer.topic, dict(sink.properties)) for sink in sinks])
+    prefixes = sorted({sink.transactional_id_prefix or "" for sink in sinks})
+    transactional_id = f"{prefixes[0]}-{context.job_name}-{context.region}"
+    admin = first.create_admin()
+    try:
+        cluster_id = admin.cluster_id()
+        _check_one_cluster(sinks, cluster_id)
+        limit = admin.broker_setting(_MAX_SETTING)
+        timeout = choose_timeout(
+            read_int(properties, "transaction.timeout.ms", None),
+            None if limit is None else int(limit),
+            context.checkpoint_interval_ms,
+            context.checkpoint_timeout_ms,
+        )
+        topic = properties.get("headrace.marker.topic") or _marker_topic(first, sources, cluster_id)
+        place = MarkerPlace(properties.get("headrace.marker.group", transactional_id), topic)
+        described = admin.describe_topics([topic])[topic]
+        if isinstance(described, Failure):
+            raise error_of(f"topic {topic!r}, which is to hold the marker", described, first.bootstrap_servers)
+    except ClientError as error:
+        what = "the transaction could not be set up"
+        raise error_of(what, error.failure, first.bootstrap_servers) from None
+    finally:
+        admin.close()
+    settings = producer_settings(properties)
+    delivery_ms = read_int(properties, "delivery.timeout.ms", read_int(properties, "message.timeout.ms", None))
+    settings["delivery.timeout.ms"] = str(
+        choose_delivery_timeout(delivery_ms, int(settings["delivery.timeout.ms"]), timeout.timeout_ms)
+    )
+    return KafkaTransaction(transactional_id, place, cluster_id, settings, timeout, first)
+
+
+def _check_one_cluster(sinks: Sequence[KafkaSink], cluster_id: str) -> None:
+    first = sinks[0]
+    for sink in sinks[1:]:
+        if sink.bootstrap_servers == first.bootstrap_servers:
+            continue
+        admin = sink.create_admin()
+        try:
+            other = admin.cluster_id()
+        finally:
+            admin.close()
+        if other != cluster_id:
+            raise ConfigError(
+                f"the EXACTLY_ONCE sinks to {first.record_serializer.topic!r} ({first.bootstrap_servers}) and "
+                f"{sink.record_serializer.topic!r} ({sink.bootstrap_servers}) write to two clusters, which no "
+                "transaction spans; give one of them DeliveryGuarantee.AT_LEAST_ONCE, or make two jobs of it"
+            )
+
+
+def _marker_topic(sink: KafkaSink, sources: Sequence[Source], cluster_id: str) -> str:
+    """A topic that the job reads anyway, if it is on the sink's cluster; else the sink's."""
+    for source in sources:
+        if not isinstance(source, KafkaSource) or source.fixed_topic is None:
+            continue
+        if source.bootstrap_servers == sink.bootstrap_servers:
+            return source.fixed_topic
+        admin = source.create_admin("marker-admin-client")
+        try:
+            if admin.cluster_id() == cluster_id:
+                return source.fixed_topic
+        finally:
+            admin.close()
+    return sink.record_serializer.topic
+
+
+class KafkaTransaction(Transaction):
+    """One region's transactions, one after the other."""
+
+    def __init__(
+        self,
+        transactional_id: str,
+        place: MarkerPlace,
+        cluster_id: str,
+        settings: Mapping[str, str],
+        timeout: TransactionTimeout,
+        sink: KafkaSink,
+    ) -> None:
+        self._id = transactional_id
+        self._place = place
+        self._cluster_id = cluster_id
+        self._settings = settings
+        self._timeout = timeout
+        self._servers = sink.bootstrap_servers
+        self._timeout_s = sink.timeout_s
+        self._create_admin = sink.create_admin
+        self._producer: Producer | None = None
+        self._is_open = False
+        self._commits = 0
+
+    @property
+    def location(self) -> Mapping[str, str | int]:
+        return {
+            "transactional_id": self._id,
+            "cluster_id": self._cluster_id,
+            "bootstrap_servers": self._servers,
+            "group": self._place.group,
+            "topic": self._place.topic,
+            "partition": 0,
+        }
+
+    def fence(self, recorded: Mapping[str, str | int] | None = None) -> None:
+        if recorded is not None and recorded["transactional_id"] != self._id:
+            self._check_cluster(recorded)
+            self._start_producer(str(recorded["transactional_id"])).close()
+            return
+        self.close()
+        self._producer = self._start_producer(self._id)
+
+    def _check_cluster(self, recorded: Mapping[str, str | int]) -> None:
+        if recorded["cluster_id"] != self._cluster_id:
+            raise StateError(
+                f"the checkpoint's transactions ({recorded['transactional_id']}) are on cluster "
+                f"{recorded['cluster_id']} ({recorded['bootstrap_servers']}), the sink now writes to cluster "
+                f"{self._cluster_id} ({self._servers}), so their outcome cannot be read; point it at the old cluster "
+                "and stop the job with a savepoint first, or start with `--fresh`"
+            )
+
+    def _start_producer(self, transactional_id: str) -> Producer:
+        """A producer that has shut out all others of this id."""
+        settings = {**self._settings, "transactional.id": transactional_id, "client.id": transactional_id}
+        settings["transaction.timeout.ms"] = str(self._timeout.timeout_ms)
+        try:
+            producer = default_client().producer(settings)
+        except ClientError as error:
+            raise error_of("the transactional producer could not be set up", error.failure, self._servers) from None
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                producer.init_transactions(min(_CALL_S, self._timeout_s))
+            except ClientError as error:
+                failure = error.failure
+                if is_unsettled(failure) and not is_hopeless(failure) and time.monotonic() < deadline:
+                    continue
+                producer.close()
+                if failure.name != "INVALID_TRANSACTION_TIMEOUT":
+                    what = f"older producers of {transactional_id!r} could not be shut out"
+                    raise error_of(what, failure, self._servers) from None
+                self._lower_timeout()
+                return self._start_producer(transactional_id)
+            return producer
+
+    def _lower_timeout(self) -> None:
+        """The broker refused `transaction.timeout.ms`."""
+        refused = self._timeout
+        if refused.is_given or refused.timeout_ms <= _BROKER_DEFAULT_MAX_MS:
+            raise ConfigError(
+                f"the brokers refuse `transaction.timeout.ms` {refused.timeout_ms}: their limit, `{_MAX_SETTING}`, is "
+                f"lower (by default {_BROKER_DEFAULT_MAX_MS}); lower the one or raise the other"
+            )
+        self._timeout = TransactionTimeout(_BROKER_DEFAULT_MAX_MS, False, None)
+        _LOG.warning(
+            "the brokers refuse Flink's default of %d for `transaction.timeout.ms`; trying their own default limit, %d",
+            refused.timeout_ms,
+            _BROKER_DEFAULT_MAX_MS,
+        )
+
+    def read_marker(self, recorded: Mapping[str, str | int] | None = None) -> str | None:
+        place = self._place
+        if recorded is not None:
+            self._check_cluster(recorded)
+            place = MarkerPlace(str(recorded["group"]), str(recorded["topic"]))
+        admin = self._create_admin()
+        try:
+            found = admin.committed(place.group, [place.partition], stable=True)[place.partition]
+        except ClientError as error:
+            found = error.failure
+        finally:
+            admin.close()
+        if isinstance(found, Failure):
+            raise error_of(f"the marker could not be read ({place})", found, self._servers)
+        if recorded is None:
+            self._commits = 0 if found is None else found.offset
+        return found.metadata if isinstance(found, CommittedOffset) else None
+
+    @contextlib.contextmanager
+    def producing(self, what: str) -> Iterator[Producer]:
+        """The producer, with a transaction open; `what` begins the error if that fails."""
+        producer = self._fenced_producer()
+        try:
+            if not self._is_open:
+                producer.begin_transaction()
+                self._is_open = True
+            yield producer
+        except ClientError as error:
+            raise transaction_error_of(what, error.failure, self._servers) from None
+        self._raise_failures(producer)
+
+    def _fenced_producer(self) -> Producer:
+        if self._producer is None:
+            raise InternalError(f"transaction {self._id} is used before it was fenced, or after it was closed")
+        return self._producer
+
+    def _raise_failures(self, producer: Producer) -> None:
+        if failures := producer.take_failures():
+            telling = next(filter(is_fenced, failures), failures[0])
+            raise transaction_error_of(undelivered(failures), telling, self._servers)
+
+    def poll(self) -> None:
+        """Serve the client between batches."""
+        producer = self._fenced_producer()
+        try:
+            producer.poll()
+        except ClientError as error:
+            raise transaction_error_of("records could not be written", error.failure, self._servers) from None
+        self._raise_failures(producer)
+
+    def flush(self) -> None:
+        """Return when every record of the open transaction is acknowledged; `delivery.timeout.ms` bounds it."""
+        producer = self._fenced_producer()
+        try:
+            while producer.flush(_CALL_S) > 0:
+                self._raise_failures(producer)
+        except ClientError as error:
+            raise transaction_error_of("records could not be written", error.failure, self._servers) from None
+        self._raise_failures(producer)
+
+    def commit(self, marker: str) -> None:
+        with self.producing("the transaction could not be begun"):
+            pass
+        producer, place = self._fenced_producer(), self._place
+        offset = self._commits + 1
+        self._settle(
+            f"the marker could not be written ({place})",
+            lambda: producer.send_offsets(place.group, place.partition, offset, marker),
+        )
+        # Crash here: the broker knows the marker as pending; the next fence aborts it.
+        crash_point("transaction.offsets_sent")
+        self._raise_failures(producer)
+        self._settle(f"transaction {self._id} could not be committed", lambda: producer.commit_transaction(_CALL_S))
+        self._is_open = False
+        self._commits = offset
+        # Crash here: committed, and only the marker says so.
+        crash_point("transaction.committed")
+
+    def _settle(self, what: str, call: Callable[[], None]) -> None:
+        """Call until the outcome is known."""
+        warned = time.monotonic()
+        while True:
+            try:
+                call()
+                return
+            except ClientError as error:
+                if not is_unsettled(error.failure):
+                    raise transaction_error_of(what, error.failure, self._servers) from None
+                if time.monotonic() - warned > _WARN_EVERY_S:
+                    warned = time.monotonic()
+                    _LOG.warning("%s yet, asking again until its outcome is known: %s", what, error.failure)
+
+    def close(self) -> None:
+        if self._producer is None:
+            return
+        producer, self._producer = self._producer, None
+        is_open, self._is_open = self._is_open, False
+        if is_open:
+            try:
+                producer.abort_transaction(_CLOSE_S)
+            except ClientError as error:
+                _LOG.debug("transaction %s was left to its next fence or its timeout: %s", self._id, error.failure)
+        producer.close()
