@@ -21,6 +21,7 @@ MODULES: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "pyflin
 DIFFERENT = {
     "pyflink.datastream.connectors.base.Sink.__init__": "takes a Java object",
     "pyflink.datastream.connectors.base.Source.__init__": "takes a Java object",
+    "pyflink.datastream.connectors.kafka.KafkaSink.get_transformer": "a hook between PyFlink's sinks and `sink_to`",
     "pyflink.datastream.data_stream.KeyedStream.AccumulateType": "belongs to the inside of `sum` and its like",
 }
 """What differs on purpose, and why."""

@@ -1,16 +1,21 @@
-"""Kafka's source and sink, where PyFlink has them. The connector is loaded when one of its names is asked for."""
-
-from __future__ import annotations
-
-import importlib
-from typing import Any
+"""Kafka's source and sink, where PyFlink has them."""
 
 from headrace.common.refusal import refuse_names
 from headrace.connector import DeliveryGuarantee
+from headrace.kafka import (
+    KafkaOffsetResetStrategy,
+    KafkaOffsetsInitializer,
+    KafkaRecordSerializationSchema,
+    KafkaRecordSerializationSchemaBuilder,
+    KafkaSink,
+    KafkaSinkBuilder,
+    KafkaSource,
+    KafkaSourceBuilder,
+    KafkaTopicPartition,
+)
 
-__all__ = ["DeliveryGuarantee"]
-
-_KAFKA = (
+__all__ = [
+    "DeliveryGuarantee",
     "KafkaOffsetResetStrategy",
     "KafkaOffsetsInitializer",
     "KafkaRecordSerializationSchema",
@@ -20,9 +25,9 @@ _KAFKA = (
     "KafkaSource",
     "KafkaSourceBuilder",
     "KafkaTopicPartition",
-)
+]
 
-_refuse = refuse_names(
+__getattr__ = refuse_names(
     __name__,
     {
         "FlinkKafkaConsumer": "Flink's connector removed it; use `KafkaSource`",
@@ -31,7 +36,3 @@ _refuse = refuse_names(
         "KafkaTopicSelector": "a sink writes to one topic; use a `filter` and a sink for each",
     },
 )
-
-
-def __getattr__(name: str) -> Any:
-    return getattr(importlib.import_module("headrace.kafka"), name) if name in _KAFKA else _refuse(name)
