@@ -136,6 +136,9 @@ def removable(names: Iterable[str], contents: FolderContents, own: SnapshotId, n
     `own` is the caller's snapshot, committed (or a claimed baseline): recovery begins at it or later. Kept are it and
     everything newer, the `num_retained` newest committed checkpoints up to it, what a kept PREPARED checkpoint falls
     back to, every file that a kept manifest names, and all files that a newer attempt may be working on.
+
+    The baseline of the caller's epoch stays too, though no recovery needs it and its state files go: while its name is
+    there, no copy that was about to take this epoch, and slept, can take it again.
     """
     kept = [manifest for manifest in contents.manifests if manifest.id >= own]
     older = [manifest for manifest in contents.manifests if manifest.id <= own]
@@ -155,7 +158,7 @@ def removable(names: Iterable[str], contents: FolderContents, own: SnapshotId, n
     manifests, flags, files = [], [], []
     for name in sorted(names):
         if (key := manifest_key(name)) is not None:
-            if name not in keep and key < here:
+            if name not in keep and key < here and key != (own.epoch, 0):
                 manifests.append(name)
         elif (match := _FLAG.fullmatch(name)) is not None:
             key = (int(match[1]), int(match[2]))

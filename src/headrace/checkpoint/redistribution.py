@@ -147,8 +147,7 @@ def _owns(lanes: Iterable[int], file: KeyedFile, parallelism: int, max_paralleli
 
 def _unclaimed(uids: Sequence[str], claimed: Sequence[str]) -> str:
     return (
-        f"the snapshot holds state of {', '.join(map(repr, uids))}, which no operator of this program claims (its "
-        f"operators with state: {', '.join(map(repr, claimed))}). Give the operator that continues it the same "
-        "`uid`; or drop the state with `execution.state-recovery.ignore-unclaimed-state: true`, and what it held is "
-        "lost"
+        f"the snapshot holds state of {', '.join(map(repr, uids))}, which no operator of this program claims (it has "
+        f"{', '.join(map(repr, claimed))}). Give the operator that continues it the same `uid`; or drop the state with "
+        "`execution.state-recovery.ignore-unclaimed-state: true`, and what it held is lost"
     )

@@ -199,16 +199,18 @@ class CheckpointFolder:
         manifest may or may not be there: the number is used up.
         """
         name = manifest_name(manifest)
+        try:
+            _create(self.path, manifest.id, name, [encode_manifest(manifest)], "checkpoint.manifest_synced")
+        except FileExistsError:
+            raise EpochTaken(f"{self.path / name} exists: another copy of job {self.job!r} took the epoch") from None
+        # Only behind the creation: the name of an epoch that is over may have been free again, as its baseline is
+        # removed, but not before a manifest of a later epoch is there, and one always is from then on.
         with _reporting("read", self.path):
             newest_epoch = max((key[0] for key in map(manifest_key, os.listdir(self.path)) if key), default=0)
         if newest_epoch > manifest.id.epoch:
             raise EpochTaken(
                 f"epoch {manifest.id.epoch} of job {self.job!r} is over, another copy has begun epoch {newest_epoch}"
             )
-        try:
-            _create(self.path, manifest.id, name, [encode_manifest(manifest)], "checkpoint.manifest_synced")
-        except FileExistsError:
-            raise EpochTaken(f"{self.path / name} exists: another copy of job {self.job!r} took the epoch") from None
         # Crash here: the next start begins from this baseline, or asks the markers about this checkpoint.
         crash_point("baseline.written" if manifest.kind is Kind.BASELINE else "checkpoint.prepared")
 
