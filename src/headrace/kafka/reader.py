@@ -54,6 +54,7 @@ class _Progress:
     handed_out: int
     end: int | None = None
     failure: Failure | None = None
+    is_assigned: bool = False
 
     @property
     def reached(self) -> int:
@@ -146,6 +147,7 @@ class KafkaReader(SourceReader):
             self._progress[split.partition] = progress
             self._by_id[split.split_id] = progress
             if not progress.is_finished:
+                progress.is_assigned = True
                 positions[split.partition] = split.position
         self._unfinished += len(positions)
         if positions:
@@ -219,7 +221,9 @@ class KafkaReader(SourceReader):
         return Batch(values, timestamps, KafkaOrigin(progress, records.source, len(values), next_offset))
 
     def _stop_if_finished(self, progress: _Progress) -> None:
-        if progress.is_finished:
+        # Records and the end of the partition may both say so.
+        if progress.is_finished and progress.is_assigned:
+            progress.is_assigned = False
             self._unfinished -= 1
             self._consumer.unassign([progress.split.partition])
 
@@ -281,6 +285,7 @@ class KafkaReader(SourceReader):
             progress.position = progress.handed_out = moved.offset
         self._consumer.unassign([split.partition])
         if progress.is_finished:
+            progress.is_assigned = False
             self._unfinished -= 1
         else:
             self._consumer.assign({split.partition: progress.handed_out})

@@ -216,7 +216,9 @@ class Job(JobClient):
 
     def _run_attempts(self, folder: CheckpointFolder) -> None:
         chosen = None if self._settings.recovery_path is None else open_snapshot(self._settings.recovery_path)
-        fresh, failures = self._settings.fresh, list[float]()
+        # A folder that does not outlive the run is no lost folder, whatever markers earlier runs left.
+        fresh = self._settings.fresh or (self._settings.checkpoint_dir is None and chosen is None)
+        failures: list[float] = []
         while True:
             worker = Worker(self._plan, self._settings, folder, attempt_number=self._attempts)
             link = LocalLink(worker)

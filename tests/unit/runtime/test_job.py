@@ -280,7 +280,9 @@ def test_without_a_folder_each_run_starts_over_and_exactly_once_is_warned_of(cap
     ledger = Ledger()
     plan = job_of(Numbers(limit=10), sink=LedgerSink(ledger))
     run_job(plan, settings())
+    run_job(plan, settings())
     assert "exactly once within this run only" in caplog.text
+    assert ledger.values == [*range(10), *range(10)]
 
 
 def test_a_savepoint_can_be_started_from(tmp_path: Path) -> None:
