@@ -230,10 +230,6 @@ class _CollectWriter(SinkWriter):
         self._flushed += self._written
         self._written = []
 
-    def finish(self) -> None:
-        self.flush()
-        self.notify_checkpoint_complete()
-
     def notify_checkpoint_complete(self) -> None:
         flushed, self._flushed = self._flushed, []
         if flushed:

@@ -53,7 +53,7 @@ class SinkWriter(ABC):
         """
 
     def finish(self) -> None:
-        """At the end of input, after the last `write`: like `flush`, whatever the guarantee."""
+        """At the last barrier, after the last `write`: like `flush`, whatever the guarantee."""
         self.flush()
 
     def poll(self) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from headrace.connector import DeliveryGuarantee
 from headrace.errors import ConfigError
-from headrace.plan.graph import Node, Plan, ReadSource, WriteSink
+from headrace.functions import Function
+from headrace.plan.graph import Filter, FlatMap, Map, Node, Plan, Process, ReadSource, Reduce, WriteSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,22 @@ class Region:
     exactly_once_sinks: tuple[int, ...]
 
 
+def is_keyed(node: Node) -> bool:
+    """Whether the operator has a use for the key: a reduction, a process function, or another function object, which
+    may
+    ask for keyed state in `open`. A plain callable cannot."""
+    match node.operator:
+        case Reduce() | Process():
+            return node.key_selector is not None
+        case Map(function) | FlatMap(function) | Filter(function):
+            return node.key_selector is not None and isinstance(function, Function)
+        case _:
+            return False
+
+
 def keeps_state(node: Node) -> bool:
-    """Whether a snapshot holds something for this operator: every source, and everything on a keyed input."""
-    return isinstance(node.operator, ReadSource) or node.key_selector is not None
+    """Whether a snapshot holds something for this operator."""
+    return isinstance(node.operator, ReadSource) or is_keyed(node)
 
 
 def operator_ids(plan: Plan) -> dict[int, str]:

@@ -168,9 +168,9 @@ class Coordinator:
         while True:
             # Another parallelism, another prefix, a region that is gone: every id that is still recorded.
             recorded = transactions_to_fence(contents, [], fresh=self._fresh)
-            own = self._ask(Fence(recorded), Fenced).locations
+            own = self._ask(Fence(recorded, self._fresh), Fenced).locations
             crash_point("start.fenced")
-            said = self._ask(ReadMarkers(recorded), MarkersRead).markers
+            said = self._ask(ReadMarkers(recorded, self._fresh), MarkersRead).markers
             crash_point("start.markers_read")
             before, contents = contents, self._folder.read()
             if not needs_reread(before, contents):
@@ -367,7 +367,8 @@ class Coordinator:
 
     def explain_fencing(self, wait: Callable[[float], None]) -> OtherCopy | TimedOut | BackOff:
         """What it means that a region was fenced: reads the claims, without initialising anything."""
-        assert self._baseline is not None
+        if self._baseline is None:
+            return BackOff()
         started_at = self._clock()
         while True:
             said = self._ask(ReadMarkers(()), MarkersRead).markers
@@ -413,7 +414,7 @@ class Coordinator:
         self._in_flight = _InFlight(at, now, is_final, self._savepoint_request)
         self._savepoint_request = None
         crash_point("checkpoint.triggered")
-        self._link.send(TriggerCheckpoint(at))
+        self._link.send(TriggerCheckpoint(at, is_final))
 
     def _prepare(self, flight: _InFlight, snapshots: Mapping[str, RegionSnapshot]) -> None:
         assert self._baseline is not None

@@ -31,9 +31,13 @@ Location = Mapping[str, str | int]
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Shut out every older producer: of this worker's own regions, and of the `recorded` ones it is given besides."""
+    """Shut out every older producer: of this worker's own regions, and of the `recorded` ones it is given besides.
+
+    With `is_fresh` those that cannot be reached any more are passed over with a warning.
+    """
 
     recorded: tuple[Location, ...]
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,10 @@ class Fenced:
 
 @dataclass(frozen=True, slots=True)
 class ReadMarkers:
-    """Read the markers at these locations and at those of the worker's own regions."""
+    """Read the markers at these locations and at those of the worker's own regions; `is_fresh` as in `Fence`."""
 
     recorded: tuple[Location, ...]
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +110,10 @@ class AddSplits:
 
 @dataclass(frozen=True, slots=True)
 class TriggerCheckpoint:
-    """Take this snapshot of everything, and flush the writers."""
+    """Take this snapshot of everything, and flush the writers; behind one that `is_final` nothing will be written."""
 
     id: SnapshotId
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

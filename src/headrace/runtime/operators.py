@@ -26,6 +26,7 @@ from headrace.functions import (
     ValueStateDescriptor,
 )
 from headrace.plan.graph import Filter, FlatMap, Map, Node, Process, Reduce
+from headrace.plan.identity import is_keyed
 from headrace.runtime.loop import Calls
 from headrace.runtime.watermarks import NO_TIMESTAMP, Progress
 from headrace.state.heap import HeapState
@@ -173,7 +174,7 @@ class OpenOperator:
         self.node = node
         self.time = OperatorTime()
         self.keyed: KeyedContext | None = None
-        if node.key_selector is not None:
+        if is_keyed(node):
             self.keyed = KeyedContext(HeapState(node.name), CurrentKey())
         self._place = place
         self._context = SubtaskContext(node.name, place, self.keyed)
@@ -190,7 +191,7 @@ class OpenOperator:
         """Open the user's functions and hand out what the loop calls."""
         operator = self.node.operator
         key = None
-        if self.node.key_selector is not None:
+        if self.keyed is not None:
             key = self._open_function(self.node.key_selector, KeySelector, "get_key")
         match operator:
             case Map(function):

@@ -11,15 +11,17 @@ Who calls this. At parallelism 1 the job's loop, in the same thread as the user'
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, assert_never
+from typing import Any, Protocol, TypeVar, assert_never
 
 from headrace.checkpoint.manifest import FileRef, KeyedFile, OperatorSnapshot, RegionSnapshot
 from headrace.checkpoint.marker import SnapshotId
 from headrace.checkpoint.storage import SnapshotFiles
 from headrace.connector import SinkWriter, SourceContext, Transaction, TransactionContext, WriterContext
 from headrace.crash_points import crash_point
+from headrace.errors import StateError
 from headrace.plan.graph import AssignTimestamps, Node, Plan, ReadSource, Union, WriteSink
 from headrace.plan.identity import Region, operator_ids, regions
 from headrace.runtime.loop import Calls, compile_loop
@@ -47,6 +49,10 @@ from headrace.runtime.operators import OpenOperator, Place
 from headrace.runtime.pipeline import Pipeline
 from headrace.runtime.settings import Settings
 from headrace.runtime.watermarks import MAX_WATERMARK, Progress, WatermarkGenerator, advance, combine
+
+log = logging.getLogger("headrace")
+
+T = TypeVar("T")
 
 GC_THRESHOLD = 50_000
 """While a job runs: worth 5–10 % over the interpreter's default of 700."""
@@ -125,10 +131,10 @@ class Worker:
 
     def _handle(self, message: ToWorker) -> None:
         match message:
-            case Fence(recorded):
-                self._fence(recorded)
-            case ReadMarkers(recorded):
-                self._read_markers(recorded)
+            case Fence(recorded, is_fresh):
+                self._fence(recorded, is_fresh=is_fresh)
+            case ReadMarkers(recorded, is_fresh):
+                self._read_markers(recorded, is_fresh=is_fresh)
             case Deploy(operators):
                 self._deploy(operators)
             case Commit(number, marker):
@@ -138,8 +144,8 @@ class Worker:
                 self._is_running = True
             case AddSplits(operator_id, splits):
                 self._add_splits(operator_id, splits)
-            case TriggerCheckpoint(snapshot_id):
-                self._checkpoint(snapshot_id)
+            case TriggerCheckpoint(snapshot_id, is_final):
+                self._checkpoint(snapshot_id, is_final=is_final)
             case CheckpointComplete(number):
                 self._complete(number)
             case Close():
@@ -149,14 +155,14 @@ class Worker:
 
     # --- start -------------------------------------------------------------------------------------------------------
 
-    def _fence(self, recorded: Sequence[Any]) -> None:
+    def _fence(self, recorded: Sequence[Any], *, is_fresh: bool) -> None:
         for region in self._regions:
             if region.exactly_once_sinks and region.id not in self._transactions:
                 self._transactions[region.id] = self._create_transaction(region)
         own = {t.location["transactional_id"] for t in self._transactions.values()}
         for location in recorded:
             if location["transactional_id"] not in own:
-                self._any_transaction(location).fence(location)
+                self._reach(location, lambda transaction, at: transaction.fence(at), is_fresh=is_fresh)
                 crash_point("start.fencing")
         for transaction in self._transactions.values():
             transaction.fence()
@@ -164,11 +170,13 @@ class Worker:
         locations = {region.id: self._location(region) for region in self._regions}
         self.outbox.append(Fenced(locations))
 
-    def _read_markers(self, recorded: Sequence[Any]) -> None:
+    def _read_markers(self, recorded: Sequence[Any], *, is_fresh: bool) -> None:
         markers: dict[str, str | None] = {}
         for location in recorded:
             transactional_id = str(location["transactional_id"])
-            markers[transactional_id] = self._any_transaction(location).read_marker(location)
+            markers[transactional_id] = self._reach(
+                location, lambda transaction, at: transaction.read_marker(at), is_fresh=is_fresh
+            )
         for transaction in self._transactions.values():
             transactional_id = str(transaction.location["transactional_id"])
             if transactional_id not in markers:
@@ -186,12 +194,25 @@ class Worker:
         )
         return sinks[0].create_transaction(sinks, sources, context)
 
-    def _any_transaction(self, location: Any) -> Transaction:
-        """One that can reach a recorded location: that region's own if it is still there, else any."""
+    def _reach(self, location: Any, call: Callable[[Transaction, Any], T], *, is_fresh: bool) -> T | None:
+        """Do something at a recorded location, through that region's own transaction if it is still there, else any."""
+        transactional_id = location["transactional_id"]
         for transaction in self._transactions.values():
-            if transaction.location["transactional_id"] == location["transactional_id"]:
-                return transaction
-        return next(iter(self._transactions.values()))
+            if transaction.location["transactional_id"] == transactional_id:
+                return call(transaction, location)
+        try:
+            for transaction in self._transactions.values():
+                return call(transaction, location)
+            raise StateError("the program has no exactly-once sink any more")
+        except StateError as error:
+            if self._transactions and not is_fresh:
+                raise
+            log.warning(
+                "transaction `%s` of an earlier run cannot be reached, what it left open ends with its timeout: %s",
+                transactional_id,
+                error,
+            )
+            return None
 
     def _location(self, region: Region) -> Any:
         transaction = self._transactions.get(region.id)
@@ -287,8 +308,6 @@ class Worker:
     def _end_input(self) -> None:
         self._has_ended = True
         self._advance_watermarks(self._clock() * 1000)
-        for writer in self._writers.values():
-            writer.finish()
         self.outbox.append(InputEnded())
 
     def _add_splits(self, operator_id: str, splits: Iterable[Any]) -> None:
@@ -298,9 +317,12 @@ class Worker:
 
     # --- checkpoint --------------------------------------------------------------------------------------------------
 
-    def _checkpoint(self, snapshot_id: SnapshotId) -> None:
+    def _checkpoint(self, snapshot_id: SnapshotId, *, is_final: bool) -> None:
         for writer in self._writers.values():
-            writer.flush()
+            if is_final:
+                writer.finish()
+            else:
+                writer.flush()
         crash_point("checkpoint.flushed")
         self._positions.clear()
         snapshots = {region.id: self._snapshot(region, snapshot_id) for region in self._regions}
@@ -315,7 +337,9 @@ class Worker:
                 self._positions[snapshot_id.number, n] = splits
                 encoded = {split.split_id: node.operator.source.encode_split(split) for split in splits}
                 operators[self._ids[n]] = OperatorSnapshot(splits=encoded)
-            elif n in self._operators and (keyed := self._operators[n].keyed) is not None:
+            elif (
+                n in self._operators and (keyed := self._operators[n].keyed) is not None and not keyed.backend.is_empty
+            ):
                 chunks = keyed.backend.snapshot(self._settings.max_parallelism)
                 file = self._files.write_state(snapshot_id, f"{self._ids[n]}-{self._subtask}", chunks)
                 operators[self._ids[n]] = OperatorSnapshot(
