@@ -129,7 +129,7 @@ def settings(options: argparse.Namespace, peers: Peers | None) -> dict[str, obje
     if peers is not None:
         shown["Flink"] = f"{FLINK_VERSION}, {peers.connector.stem}, parallelism 1, object reuse, in one JVM"
         shown["Java"] = peers.java_version
-        shown["Flink's clients"] = ", ".join((*JAVA_SOURCE, *JAVA_SINK))
+        shown["Flink's clients"] = ", ".join((*JAVA_SOURCE, *JAVA_SINK)) if peers.tuned_clients else "their defaults"
     return shown
 
 
@@ -144,6 +144,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--memory", action="store_true", help="only Headrace's memory, over a long run")
     parser.add_argument("--memory-records", type=int, default=10_000_000)
     parser.add_argument("--peers", choices=("none", "all"), default=os.environ.get("PEERS") or "none")
+    parser.add_argument("--peer-clients", choices=("tuned", "default"), default="tuned", help="Flink's Kafka clients")
     parser.add_argument("--kafka-version", choices=KAFKA_VERSIONS, default=KAFKA_VERSIONS[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
     parser.add_argument("--strict", action="store_true", help="exit code 1 if a goal is missed")
@@ -158,7 +159,11 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
-    peers = prepare(say) if options.peers == "all" and not options.memory else None
+    peers = (
+        prepare(say, tuned_clients=options.peer_clients == "tuned")
+        if options.peers == "all" and not options.memory
+        else None
+    )
     results = report.Results(settings(options, peers))
     with (
         tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder,

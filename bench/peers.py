@@ -31,7 +31,7 @@ _OPENS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """Flink, ready to run."""
+    """Flink, ready to run. `tuned_clients`: with the settings that help its Kafka clients most, not their defaults."""
 
     python: Path
     java_home: Path
@@ -40,6 +40,7 @@ class Peers:
     site_packages: Path
     classes: Path
     pyflink_jobs: Path
+    tuned_clients: bool
 
     def java_command(self, main_class: str) -> list[str]:
         class_path = os.pathsep.join((str(self.classes), str(self.site_packages / _JARS), str(self.connector)))
@@ -50,7 +51,7 @@ class Peers:
         return [str(self.python), str(runner), str(self.connector), str(self.pyflink_jobs / program)]
 
 
-def prepare(say: Callable[[str], None]) -> Peers:
+def prepare(say: Callable[[str], None], *, tuned_clients: bool) -> Peers:
     """Installs and compiles what is not there yet. Raises `RuntimeError` with what to do if something is missing."""
     java_home = _java_home()
     python = _VENV / "bin" / "python"
@@ -72,9 +73,9 @@ def prepare(say: Callable[[str], None]) -> Peers:
     sources = sorted(str(each) for each in (HERE / "flink").glob("*.java"))
     class_path = f"{site_packages / _JARS}{os.pathsep}{connector}"
     _check_call([str(java_home / "bin" / "javac"), "-cp", class_path, "-d", str(classes), *sources])
-    return Peers(
-        python, java_home, _java_version(java_home), connector, site_packages, classes, _with_imports_changed()
-    )
+    pyflink_jobs = _with_imports_changed()
+    java_version = _java_version(java_home)
+    return Peers(python, java_home, java_version, connector, site_packages, classes, pyflink_jobs, tuned_clients)
 
 
 def _with_imports_changed() -> Path:

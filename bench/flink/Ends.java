@@ -67,7 +67,7 @@ final class Ends {
                         .setValueSerializationSchema(new ByteArraySchema())
                         .build())
                 .setDeliveryGuarantee(exactlyOnce ? DeliveryGuarantee.EXACTLY_ONCE : DeliveryGuarantee.AT_LEAST_ONCE)
-                .setProperty("transaction.timeout.ms", "600000");
+                .setProperty("transaction.timeout.ms", "900000");
         if (exactlyOnce) {
             builder.setTransactionalIdPrefix(options.get("--run-id"));
         }

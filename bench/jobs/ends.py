@@ -76,7 +76,7 @@ def sink(options: argparse.Namespace) -> KafkaSink:
             .build()
         )
         .set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE if exactly_once else DeliveryGuarantee.AT_LEAST_ONCE)
-        .set_property("transaction.timeout.ms", "600000")
+        .set_property("transaction.timeout.ms", "900000")
     )
     if exactly_once:
         builder.set_transactional_id_prefix(options.run_id)
