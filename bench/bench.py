@@ -126,6 +126,8 @@ def settings(options: argparse.Namespace, peers: Peers | None) -> dict[str, obje
         "2nd half": "the same over the second half of the records: a JVM has warmed up by then",
         "goals": "of the pure client; against Flink, of the 2nd half",
     }
+    if options.quick:
+        shown["a quick look"] = "too short to judge by, above all where a JVM takes part"
     if peers is not None:
         shown["Flink"] = f"{FLINK_VERSION}, {peers.connector.stem}, parallelism 1, object reuse, in one JVM"
         shown["Java"] = peers.java_version
