@@ -101,7 +101,7 @@ PRODUCER_DEFAULTS: Final[Mapping[str, str]] = {
 }
 
 _JAAS_LOGIN: Final = re.compile(
-    r"\s*(?P<module>[\w.$]+)\s+(?:required|requisite|sufficient|optional)\b(?P<options>.*)", re.S
+    r"\s*(?P<module>[\w.$]+)\s+(?:required|requisite|sufficient|optional)\b(?P<rest>.*)", re.S
 )
 _JAAS_OPTION: Final = re.compile(r"""\s*(?P<name>[\w.]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s";]+))""")
 
@@ -123,7 +123,7 @@ def _jaas(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
         if option is None:
             raise ConfigError('`sasl.jaas.config` has an option that is not NAME="VALUE"; check its quotes and `;`')
         quoted = option["quoted"]
-        options[option["name"]] = option["bare"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        options[option["name"]] = option["bare"] if quoted is None else re.sub(r"(?s)\\(.)", r"\1", quoted)
         rest = rest[option.end() :].strip()
     if not {"username", "password"} <= options.keys():
         raise ConfigError("`sasl.jaas.config` has no username or no password; give both")

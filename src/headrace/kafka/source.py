@@ -106,6 +106,9 @@ class KafkaSource(Source):
         properties = dict(self.properties)
         settings = {**CONSUMER_DEFAULTS, **translate(properties, Role.CONSUMER).settings}
         settings.setdefault("group.id", _NO_GROUP)
+        if self.is_bounded and "fetch.wait.max.ms" not in settings:
+            # A broker answers a question at the end of its log after this time, and only then is the end known.
+            settings["fetch.wait.max.ms"] = "50"
         settings.setdefault("enable.auto.commit", "false")
         settings["auto.offset.reset"] = "error"
         settings["client.id"] = f"{properties.get('client.id.prefix', settings['group.id'])}-{name}"
@@ -285,6 +288,8 @@ class KafkaSourceBuilder:
     def _check_group(self, properties: Mapping[str, str]) -> None:
         if properties.get("group.id"):
             return
+        if "group.id" in properties:
+            raise ConfigError("`group.id` is empty; give the group a name, or leave it out")
         for name in ("enable.auto.commit", "commit.offsets.on.checkpoint"):
             if read_bool(properties, name, False):
                 raise ConfigError(

@@ -168,11 +168,11 @@ class PureConsumer:
             )
         self._topic_partition = TopicPartition
         self._error, self._value, self._timestamp = Message.error, Message.value, Message.timestamp
-        self._partition, self._topic = Message.partition, Message.topic
+        self._partition = Message.partition
         self._end_code: int = KafkaError._PARTITION_EOF
         self._with_keys = with_keys
         self._with_headers = with_headers
-        self._assigned: dict[tuple[str, int], KafkaTopicPartition] = {}
+        self._assigned: dict[tuple[str | None, int | None], KafkaTopicPartition] = {}
         self._topics = 0
 
     def assign(self, positions: Mapping[KafkaTopicPartition, int]) -> None:
@@ -207,46 +207,47 @@ class PureConsumer:
                         messages += client.consume(max_records - 1, 0)
         events, self._heard.events[:] = list(self._heard.events), []
         if messages:
-            if self._topics == 1 and not any(map(self._error, messages)):
-                numbers = set(map(self._partition, messages))
-                if len(numbers) == 1:
-                    events.append(self._records(messages))
-                    return events
-            events += self._sorted(messages)
+            if (
+                self._topics == 1
+                and not any(map(self._error, messages))
+                and len(set(map(self._partition, messages))) == 1
+                and (partition := self._assigned.get((messages[0].topic(), messages[0].partition())))
+            ):
+                events.append(self._records(partition, messages))
+            else:
+                events += self._sorted(messages)
         return events
 
     def _sorted(self, messages: list[Message]) -> Iterator[Event]:
-        """Events of several partitions; those of one partition in its order."""
-        groups: dict[tuple[str | None, int | None], list[Message]] = {}
+        """Events of several partitions; those of one partition in its order. What is no longer assigned is left out."""
+        groups: dict[KafkaTopicPartition, list[Message]] = {}
         for message in messages:
-            at = (message.topic(), message.partition())
+            partition = self._assigned.get((message.topic(), message.partition()))
             error = message.error()
             if error is None:
-                groups.setdefault(at, []).append(message)
-                continue
-            if at in groups:
-                yield self._records(groups.pop(at))
-            partition = self._assigned.get(at)  # type: ignore[arg-type]  # None as a part is in no key
-            if partition is None:
-                yield ClientFailed(_failure(error))
-            elif error.code() == self._end_code:
-                yield EndOfPartition(partition, message.offset() or 0)
+                if partition is not None:
+                    groups.setdefault(partition, []).append(message)
+            elif partition is None:
+                if error.code() != self._end_code:
+                    yield ClientFailed(_failure(error))
             else:
-                yield PartitionFailed(partition, _failure(error))
-        for group in groups.values():
-            yield self._records(group)
+                if partition in groups:
+                    yield self._records(partition, groups.pop(partition))
+                if error.code() == self._end_code:
+                    yield EndOfPartition(partition, message.offset() or 0)
+                else:
+                    yield PartitionFailed(partition, _failure(error))
+        for partition, group in groups.items():
+            yield self._records(partition, group)
 
-    def _records(self, messages: list[Message]) -> Records:
-        last = messages[-1]
-        topic, number, offset = last.topic(), last.partition(), last.offset()
-        assert topic is not None
-        assert number is not None
-        assert offset is not None
+    def _records(self, partition: KafkaTopicPartition, messages: list[Message]) -> Records:
+        last = messages[-1].offset()
+        assert last is not None
         return Records(
-            partition=self._assigned[topic, number],
+            partition=partition,
             values=list(map(self._value, messages)),
             timestamps=[at for _, at in map(self._timestamp, messages)],
-            next_offset=offset + 1,
+            next_offset=last + 1,
             source=_Source(messages),
             keys=[message.key() for message in messages] if self._with_keys else None,
             headers=[_headers(message) for message in messages] if self._with_headers else None,

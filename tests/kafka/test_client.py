@@ -1,0 +1,306 @@
+"""The client protocol, on every implementation of it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from headrace.broker import DevBroker
+from headrace.kafka.client.protocol import (
+    Admin,
+    Client,
+    ClientError,
+    ClientFailed,
+    Consumer,
+    EndOfPartition,
+    Event,
+    Failure,
+    KafkaTopicPartition,
+    PartitionFailed,
+    Position,
+    Producer,
+    Records,
+    TopicDescription,
+)
+from headrace.kafka.client.pure import PureClient
+from headrace.kafka.properties import CONSUMER_DEFAULTS, PRODUCER_DEFAULTS
+
+TIMEOUT_S = 30.0
+NOW_MS = int(time.time() * 1000)
+
+
+@pytest.fixture(params=[PureClient], ids=["pure"])
+def client(request: pytest.FixtureRequest) -> Client:
+    made: Client = request.param()
+    return made
+
+
+@pytest.fixture
+def producer(client: Client, kafka: DevBroker) -> Iterator[Producer]:
+    made = client.producer({**PRODUCER_DEFAULTS, "bootstrap.servers": kafka.bootstrap_servers})
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def consumer(client: Client, kafka: DevBroker) -> Iterator[Consumer]:
+    made = client.consumer(reading(kafka))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def admin(client: Client, kafka: DevBroker) -> Iterator[Admin]:
+    made = client.admin({"bootstrap.servers": kafka.bootstrap_servers}, TIMEOUT_S)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address that refuses connections: a port that is taken, and not listened on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def reading(kafka: DevBroker, **more: str) -> dict[str, str]:
+    return {
+        **CONSUMER_DEFAULTS,
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "group.id": "test-client",
+        "enable.auto.commit": "false",
+        "auto.offset.reset": "error",
+        **more,
+    }
+
+
+def consume_until(consumer: Consumer, enough: Callable[[list[Event]], bool], max_records: int = 500) -> list[Event]:
+    events: list[Event] = []
+    deadline = time.monotonic() + TIMEOUT_S
+    while not enough(events):
+        assert time.monotonic() < deadline, events
+        events += consumer.consume(max_records, 1.0)
+    return events
+
+
+def records(events: list[Event]) -> list[Records]:
+    return [event for event in events if isinstance(event, Records)]
+
+
+def ends(events: list[Event]) -> dict[KafkaTopicPartition, int]:
+    return {event.partition: event.offset for event in events if isinstance(event, EndOfPartition)}
+
+
+def write(producer: Producer, topic: str, values: list[bytes | None]) -> None:
+    producer.produce(topic, values, None, None)
+    assert producer.flush(TIMEOUT_S) == 0
+    assert producer.take_failures() == []
+
+
+def test_records_come_in_lists_of_one_partition_each(
+    producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
+) -> None:
+    topics = [make_topic(partitions=2), make_topic(partitions=2)]
+    for topic in topics:
+        producer.produce(topic, [b"%d" % n for n in range(200)], [b"%d" % n for n in range(200)], [NOW_MS] * 200)
+    assert producer.flush(TIMEOUT_S) == 0
+    partitions = [KafkaTopicPartition(topic, number) for topic in topics for number in (0, 1)]
+    consumer.assign(dict.fromkeys(partitions, 0))
+    events = consume_until(consumer, lambda events: len(ends(events)) == 4)
+    read: dict[KafkaTopicPartition, list[bytes | None]] = {partition: [] for partition in partitions}
+    for batch in records(events):
+        assert len(batch.values) == len(batch.timestamps)
+        assert set(batch.timestamps) == {NOW_MS}
+        assert batch.keys is None
+        assert batch.source.offset(0) == len(read[batch.partition])
+        assert batch.source.key(0) == batch.values[0]
+        read[batch.partition] += batch.values
+        assert batch.next_offset == len(read[batch.partition])
+    assert ends(events) == {partition: len(values) for partition, values in read.items()}
+    for topic in topics:
+        both = [value for number in (0, 1) for value in read[KafkaTopicPartition(topic, number)]]
+        assert sorted(both, key=lambda value: int(value or 0)) == [b"%d" % n for n in range(200)]
+
+
+def test_keys_and_headers_come_when_asked_for(
+    client: Client, kafka: DevBroker, producer: Producer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    producer.produce(topic, [b"v", None], [None, b"k"], [-1, NOW_MS])
+    assert producer.flush(TIMEOUT_S) == 0
+    consumer = client.consumer(reading(kafka), with_keys=True, with_headers=True)
+    consumer.assign({KafkaTopicPartition(topic, 0): 0})
+    events = consume_until(consumer, lambda events: bool(ends(events)))
+    consumer.close()
+    assert [v for batch in records(events) for v in batch.values] == [b"v", None]
+    assert [k for batch in records(events) for k in batch.keys or []] == [None, b"k"]
+    assert [h for batch in records(events) for h in batch.headers or []] == [[], []]
+    first, second = [t for batch in records(events) for t in batch.timestamps]
+    assert abs(first - time.time() * 1000) < 60_000
+    assert second == NOW_MS
+
+
+def test_the_first_record_is_not_kept_waiting_for_more(
+    producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    consumer.assign({KafkaTopicPartition(topic, 0): 0})
+    consume_until(consumer, lambda events: bool(ends(events)))
+    write(producer, topic, [b"x"])
+    begun = time.monotonic()
+    events = consumer.consume(500, TIMEOUT_S)
+    assert [batch.values for batch in records(events)] == [[b"x"]]
+    assert time.monotonic() - begun < TIMEOUT_S / 3
+
+
+def test_no_more_records_come_than_asked_for(
+    producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    write(producer, topic, [b"%d" % n for n in range(100)])
+    consumer.assign({KafkaTopicPartition(topic, 0): 30})
+    events = consume_until(consumer, lambda events: bool(ends(events)), max_records=7)
+    assert max(len(batch.values) for batch in records(events)) <= 7
+    assert [v for batch in records(events) for v in batch.values] == [b"%d" % n for n in range(30, 100)]
+
+
+def test_a_position_that_the_log_does_not_hold_is_a_value_and_moves_nothing(
+    producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    write(producer, topic, [b"x"])
+    partition = KafkaTopicPartition(topic, 0)
+    consumer.assign({partition: 7})
+    events = consume_until(consumer, lambda events: any(isinstance(e, PartitionFailed) for e in events))
+    assert records(events) == []
+    failed = next(event for event in events if isinstance(event, PartitionFailed))
+    assert (failed.partition, failed.failure.name) == (partition, "_AUTO_OFFSET_RESET")
+
+
+def test_an_unassigned_partition_gives_nothing_more(
+    producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic(partitions=2)
+    for _ in range(20):
+        write(producer, topic, [b"x"] * 20)
+    consumer.assign({KafkaTopicPartition(topic, number): 0 for number in (0, 1)})
+    consume_until(consumer, lambda events: bool(records(events)), max_records=1)
+    consumer.unassign([KafkaTopicPartition(topic, 0)])
+    events = consume_until(consumer, lambda events: KafkaTopicPartition(topic, 1) in ends(events))
+    assert {batch.partition.partition for batch in records(events)} <= {1}
+
+
+def test_the_end_of_a_transactional_topic_is_behind_its_control_record(
+    client: Client, kafka: DevBroker, consumer: Consumer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    settings = {
+        **PRODUCER_DEFAULTS,
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "transactional.id": topic,
+        "transaction.timeout.ms": "120000",
+    }
+    producer = client.producer(settings)
+    producer.init_transactions(TIMEOUT_S)
+    producer.begin_transaction()
+    producer.produce(topic, [b"a", b"b"], None, None)
+    producer.commit_transaction(TIMEOUT_S)
+    producer.close()
+    partition = KafkaTopicPartition(topic, 0)
+    consumer.assign({partition: 0})
+    events = consume_until(consumer, lambda events: bool(ends(events)))
+    assert records(events)[-1].next_offset == 2
+    assert ends(events) == {partition: 3}
+    assert consumer.end_seen(partition) == 3
+
+
+def test_a_full_queue_is_waited_for_and_drops_nothing(
+    client: Client, kafka: DevBroker, admin: Admin, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    settings = {**PRODUCER_DEFAULTS, "bootstrap.servers": kafka.bootstrap_servers, "queue.buffering.max.messages": "10"}
+    producer = client.producer(settings)
+    producer.produce(topic, [b"%d" % n for n in range(1000)], None, [NOW_MS] * 1000)
+    assert producer.flush(TIMEOUT_S) == 0
+    producer.close()
+    partition = KafkaTopicPartition(topic, 0)
+    assert admin.list_offsets([partition], Position.LATEST) == {partition: 1000}
+
+
+def test_keys_choose_the_partition_as_in_java(
+    producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic(partitions=7)
+    hashes = {b"21": -973932308, b"foobar": -790332482, b"a-little-bit-long-string": -985981536, b"abc": 479470107}
+    producer.produce(topic, list(hashes), list(hashes), None)
+    assert producer.flush(TIMEOUT_S) == 0
+    consumer.assign({KafkaTopicPartition(topic, number): 0 for number in range(7)})
+    events = consume_until(consumer, lambda events: len(ends(events)) == 7)
+    found = {value: batch.partition.partition for batch in records(events) for value in batch.values}
+    assert found == {key: (value & 0x7FFFFFFF) % 7 for key, value in hashes.items()}
+
+
+def test_a_record_over_the_clients_limit_is_refused_with_its_size(
+    producer: Producer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    with pytest.raises(ClientError) as raised:
+        producer.produce(topic, [b"x" * 2_000_000], None, None)
+    failure = raised.value.failure
+    assert (failure.name, failure.topic, failure.size_bytes) == ("MSG_SIZE_TOO_LARGE", topic, 2_000_000)
+
+
+def test_a_failed_delivery_is_heard_of_once_with_its_size(producer: Producer, make_topic: Callable[..., str]) -> None:
+    topic = make_topic(**{"max.message.bytes": "1000"})
+    producer.produce(topic, [b"x" * 2_000], None, None)
+    assert producer.flush(TIMEOUT_S) == 0
+    (failure,) = producer.take_failures()
+    assert (failure.name, failure.topic, failure.size_bytes) == ("MSG_SIZE_TOO_LARGE", topic, 2_000)
+    assert producer.take_failures() == []
+
+
+def test_topics_and_offsets_are_described(
+    admin: Admin, producer: Producer, make_topic: Callable[..., str], topic_name: Callable[[str], str]
+) -> None:
+    topic, missing = make_topic(partitions=3), topic_name("missing")
+    described = admin.describe_topics([topic, missing])
+    found, absent = described[topic], described[missing]
+    assert isinstance(found, TopicDescription)
+    assert found.topic_id
+    assert found.partitions == (0, 1, 2)
+    assert isinstance(absent, Failure)
+    assert absent.name == "UNKNOWN_TOPIC_OR_PART"
+    assert topic in admin.topic_names()
+    producer.produce(topic, [b"x"] * 3, [b"abc"] * 3, [NOW_MS, NOW_MS + 10, NOW_MS + 20])
+    producer.flush(TIMEOUT_S)
+    partition = KafkaTopicPartition(topic, 479470107 % 3)
+    assert admin.list_offsets([partition], Position.EARLIEST) == {partition: 0}
+    assert admin.list_offsets([partition], Position.LATEST) == {partition: 3}
+    assert admin.list_offsets([partition], NOW_MS + 5) == {partition: 1}
+    assert admin.list_offsets([partition], NOW_MS + 21) == {partition: None}
+    assert admin.committed(topic, [partition], stable=True) == {partition: None}
+    assert int(admin.broker_setting("transaction.max.timeout.ms") or 0) >= 900_000
+
+
+def test_brokers_that_are_not_there_are_told_of_in_time_with_the_cause(client: Client, nobody: str) -> None:
+    admin = client.admin({"bootstrap.servers": nobody}, 2.0)
+    begun = time.monotonic()
+    with pytest.raises(ClientError) as raised:
+        admin.cluster_id()
+    assert time.monotonic() - begun < 10
+    cause = raised.value.failure.cause
+    assert cause is not None
+    assert "refused" in cause.text
+    admin.close()
+
+
+def test_a_consumer_without_brokers_hears_the_cause_while_it_waits(client: Client, nobody: str) -> None:
+    consumer = client.consumer({"bootstrap.servers": nobody, "group.id": "g"})
+    consumer.assign({KafkaTopicPartition("t", 0): 0})
+    events = consume_until(consumer, lambda events: any(isinstance(event, ClientFailed) for event in events))
+    assert "_TRANSPORT" in {event.failure.name for event in events if isinstance(event, ClientFailed)}
+    consumer.close()

@@ -1,0 +1,166 @@
+"""What the builders refuse, and what their values show."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+
+import pytest
+
+from headrace.common.serialization import SimpleStringSchema
+from headrace.connector import Boundedness
+from headrace.errors import ConfigError, NotSupportedError
+from headrace.kafka import (
+    DeliveryGuarantee,
+    KafkaOffsetResetStrategy,
+    KafkaOffsetsInitializer,
+    KafkaRecordSerializationSchema,
+    KafkaSink,
+    KafkaSinkBuilder,
+    KafkaSource,
+    KafkaSourceBuilder,
+    KafkaTopicPartition,
+)
+
+
+def source() -> KafkaSourceBuilder:
+    return (
+        KafkaSource.builder()
+        .set_bootstrap_servers("localhost:1")
+        .set_topics("t")
+        .set_value_only_deserializer(SimpleStringSchema())
+    )
+
+
+def serializer() -> KafkaRecordSerializationSchema:
+    builder = KafkaRecordSerializationSchema.builder().set_topic("t")
+    return builder.set_value_serialization_schema(SimpleStringSchema()).build()
+
+
+def sink() -> KafkaSinkBuilder:
+    return KafkaSink.builder().set_bootstrap_servers("localhost:1").set_record_serializer(serializer())
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (
+            lambda: KafkaSource.builder().set_topics("t").set_value_only_deserializer(bytes).build(),
+            "set_bootstrap_servers",
+        ),
+        (
+            lambda: KafkaSource.builder().set_bootstrap_servers("b").set_value_only_deserializer(bytes).build(),
+            "set_topics",
+        ),
+        (
+            lambda: KafkaSource.builder().set_bootstrap_servers("b").set_topics("t").build(),
+            "set_value_only_deserializer",
+        ),
+        (lambda: source().set_topic_pattern("t.*"), "`set_topics` already says"),
+        (lambda: source().set_partitions({KafkaTopicPartition("t", 0)}), "`set_topics` already says"),
+        (lambda: KafkaSource.builder().set_topic_pattern("t("), "no regular expression"),
+        (lambda: KafkaSource.builder().set_topics(), "one or more"),
+        (lambda: source().set_property("enable.auto.commit", "true").build(), "set_group_id"),
+        (lambda: source().set_property("commit.offsets.on.checkpoint", "true").build(), "set_group_id"),
+        (lambda: source().set_starting_offsets(KafkaOffsetsInitializer.committed_offsets()).build(), "set_group_id"),
+        (lambda: source().set_bounded(KafkaOffsetsInitializer.committed_offsets()).build(), "set_group_id"),
+        (lambda: source().set_bounded(KafkaOffsetsInitializer.earliest()).build(), "would read nothing"),
+        (lambda: source().set_group_id("").build(), "`group.id` is empty"),
+        (lambda: source().set_property("auto.offset.reset", "beginning").build(), "earliest, latest or none"),
+        (lambda: source().set_property("partition.discovery.interval.ms", "soon").build(), "whole number"),
+        (lambda: source().set_property("fetch.min.byte", "1").build(), "did you mean `fetch.min.bytes`"),
+        (lambda: source().set_property("fetch.min.bytes", 1), "are strings"),  # type: ignore[arg-type]
+        (lambda: KafkaSink.builder().set_record_serializer(serializer()).build(), "set_bootstrap_servers"),
+        (lambda: KafkaSink.builder().set_bootstrap_servers("b").build(), "set_record_serializer"),
+        (lambda: sink().set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE).build(), "set_transactional_id_prefix"),
+        (lambda: sink().set_transactional_id_prefix("ä" * 32_001), "64000 bytes"),
+        (lambda: sink().set_record_serializer(SimpleStringSchema()), "KafkaRecordSerializationSchema"),  # type: ignore[arg-type]
+        (
+            lambda: (
+                sink()
+                .set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE)
+                .set_transactional_id_prefix("p")
+                .set_property("acks", "1")
+                .build()
+            ),
+            "needs `acks` all",
+        ),
+        (lambda: KafkaRecordSerializationSchema.builder().set_topic("t").build(), "set_value_serialization_schema"),
+        (
+            lambda: (
+                KafkaRecordSerializationSchema.builder().set_value_serialization_schema(SimpleStringSchema()).build()
+            ),
+            "set_topic",
+        ),
+    ],
+)
+def test_what_is_missing_or_contradicts_itself_is_refused_with_what_to_call(
+    build: Callable[[], object], text: str
+) -> None:
+    with pytest.raises(ConfigError, match=text):
+        build()
+
+
+def test_parts_of_later_versions_are_refused_by_name() -> None:
+    with pytest.raises(NotSupportedError, match="set_topic_selector"):
+        KafkaRecordSerializationSchema.builder().set_topic_selector(lambda _: "t")  # type: ignore[attr-defined]
+
+
+def test_representations_show_no_secret() -> None:
+    secrets = {
+        "sasl.password": "opensesame",
+        "ssl.key.password": "opensesame",
+    }
+    built = source().set_properties(secrets).build()
+    builder = sink()
+    for name, value in secrets.items():
+        builder.set_property(name, value)
+    assert "sasl.password" in repr(built)
+    assert "opensesame" not in repr(built) + repr(builder.build())
+
+
+def test_sources_and_sinks_are_values() -> None:
+    built = source().set_bounded(KafkaOffsetsInitializer.latest()).build()
+    assert pickle.loads(pickle.dumps(built)).properties == built.properties
+    assert built.boundedness is Boundedness.BOUNDED
+    assert built.ends
+    unbounded = source().set_unbounded(KafkaOffsetsInitializer.latest()).build()
+    assert unbounded.boundedness is Boundedness.CONTINUOUS_UNBOUNDED
+    assert unbounded.ends
+    assert not source().build().ends
+
+
+def test_the_programs_reset_strategy_wins_over_that_of_its_starting_offsets() -> None:
+    starting = source().set_starting_offsets(KafkaOffsetsInitializer.latest())
+    assert starting.build().reset_strategy is KafkaOffsetResetStrategy.LATEST
+    assert starting.set_property("auto.offset.reset", "none").build().reset_strategy is KafkaOffsetResetStrategy.NONE
+
+
+def test_defaults_are_those_of_the_java_client_where_they_change_meaning() -> None:
+    reading = source().build().client_settings("0")
+    assert reading["isolation.level"] == "read_uncommitted"
+    assert reading["auto.offset.reset"] == "error"
+    assert reading["enable.auto.commit"] == "false"
+    writing = sink().build().client_settings()
+    assert writing["partitioner"] == "murmur2_random"
+    assert (writing["acks"], writing["enable.idempotence"], writing["delivery.timeout.ms"]) == ("all", "true", "120000")
+    assert sink().build().delivery_guarantee is DeliveryGuarantee.NONE
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "made"),
+    [
+        (None, None, None),
+        (None, str.encode, b"x"),
+        (str.encode, str.encode, (b"x", b"x")),
+    ],
+)
+def test_one_function_makes_what_the_writer_takes(key: object, value: object, made: object) -> None:
+    schema = KafkaRecordSerializationSchema("t", value or _Bytes(), key)  # type: ignore[arg-type]
+    function = schema.serializer()
+    assert (None if function is None else function("x")) == made
+
+
+class _Bytes(SimpleStringSchema):
+    def serializer(self) -> None:  # type: ignore[override]
+        return None
