@@ -89,7 +89,7 @@ def folder_name(job: str) -> str:
     ('rss-counts', 'news__per_source-00213f5f')
     """
     safe = _UNSAFE.sub("_", job)[:80].lstrip(".")
-    return safe if safe == job else f"{safe}-{hashlib.sha256(job.encode()).hexdigest()[:8]}"
+    return safe if job and safe == job else f"{safe}-{hashlib.sha256(job.encode()).hexdigest()[:8]}"
 
 
 def manifest_name(manifest: Manifest) -> str:

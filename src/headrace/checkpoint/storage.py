@@ -116,14 +116,13 @@ class CheckpointFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.ftruncate(lock, 0)
                 os.pwrite(lock, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+                self._lock = lock
             except BlockingIOError:
                 holder = os.pread(lock, 4096, 0).decode(errors="replace")
-                os.close(lock)
                 raise StateError(self._held(holder)) from None
-            except OSError:
-                os.close(lock)
-                raise
-        self._lock = lock
+            finally:
+                if self._lock != lock:
+                    os.close(lock)
 
     def release(self) -> None:
         """Let others in. May be called twice."""

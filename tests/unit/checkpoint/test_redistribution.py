@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.checkpoint.values import baseline, checkpoint, location
+
+from headrace.checkpoint.decision import Refuse, Restore
+from headrace.checkpoint.manifest import FileRef, KeyedFile, Manifest, OperatorSnapshot, RegionSnapshot
+from headrace.checkpoint.redistribution import RegionLayout, deal, key_groups_of, lane_of, redistribute
+
+
+def restore(manifest: Manifest, **sources: Manifest) -> Restore:
+    """All regions from `manifest`, but for those that are named with another."""
+    chosen = {name: sources.get(name, manifest) for name in manifest.regions}
+    return Restore(manifest, {r: m.regions[r] for r, m in chosen.items()}, {r: m.id for r, m in chosen.items()})
+
+
+def reading(*splits: str, found: int = 0, finished: bool = False) -> RegionSnapshot:
+    return RegionSnapshot(
+        {"source": OperatorSnapshot({split: {"offset": 5} for split in splits}, found)}, location("old"), finished
+    )
+
+
+def lanes(*names: str) -> dict[str, RegionLayout]:
+    return {name: RegionLayout({"source": (lane,)}, location(name)) for lane, name in enumerate(names)}
+
+
+def splits(result: object) -> dict[str, list[str]]:
+    assert isinstance(result, dict), result
+    return {
+        name: sorted(snapshot.operators["source"].splits) if "source" in snapshot.operators else []
+        for name, snapshot in result.items()
+    }
+
+
+@given(st.integers(1, 128), st.integers(1, 64))
+def test_every_key_group_belongs_to_exactly_one_lane(max_parallelism: int, parallelism: int) -> None:
+    parallelism = min(parallelism, max_parallelism)
+
+    groups = [key_groups_of(lane, parallelism, max_parallelism) for lane in range(parallelism)]
+
+    assert [group for own in groups for group in own] == list(range(max_parallelism))
+    for lane, own in enumerate(groups):
+        assert {lane_of(group, parallelism, max_parallelism) for group in own} == {lane}
+
+
+@given(st.sets(st.text(max_size=4)), st.integers(1, 5))
+def test_splits_are_dealt_evenly_and_completely(ids: set[str], count: int) -> None:
+    dealt = deal(ids, range(count))
+
+    assert sorted(split for own in dealt.values() for split in own) == sorted(ids)
+    assert max(map(len, dealt.values())) - min(map(len, dealt.values())) <= 1
+
+
+def test_regions_keep_their_splits_when_nothing_has_changed() -> None:
+    before = baseline(a=reading("s0", "s1", "s2", finished=True), b=reading("s3"))
+
+    result = redistribute(restore(before), lanes("a", "b"), max_parallelism=128)
+
+    assert splits(result) == {"a": ["s0", "s1", "s2"], "b": ["s3"]}
+    assert isinstance(result, dict)
+    assert result["a"].finished
+    assert not result["b"].finished
+    assert result["a"].location == location("a")
+
+
+def test_splits_are_dealt_anew_over_more_lanes() -> None:
+    before = baseline(a=reading("s0", "s1", "s2", "s3", finished=True))
+
+    result = redistribute(restore(before), lanes("a", "b"), max_parallelism=128)
+
+    assert splits(result) == {"a": ["s0", "s2"], "b": ["s1", "s3"]}
+    assert isinstance(result, dict)
+    assert not result["a"].finished
+
+
+def test_one_lane_takes_all_splits() -> None:
+    before = baseline(a=reading("s0"), b=reading("s1"), c=reading())
+
+    assert splits(redistribute(restore(before), lanes("a"), max_parallelism=128)) == {"a": ["s0", "s1"]}
+
+
+def test_region_that_had_no_splits_is_left_alone() -> None:
+    before = baseline(a=reading("s0", "s1"), b=RegionSnapshot({}))
+
+    assert splits(redistribute(restore(before), lanes("a", "b"), max_parallelism=128)) == {"a": ["s0", "s1"], "b": []}
+
+
+def test_split_discovered_in_a_checkpoint_that_its_region_lost_is_unknown_again() -> None:
+    begin = baseline(a=reading("s0"), b=reading("s1", found=2))
+    first = checkpoint(begin, a=reading("s0", found=3), b=reading("s1", "s2", found=3))
+
+    result = redistribute(restore(first, b=begin), lanes("a", "b"), max_parallelism=128)
+
+    assert splits(result) == {"a": ["s0"], "b": ["s1"]}
+    assert isinstance(result, dict)
+    assert [r.operators["source"].enumerator for r in result.values()] == [3, 3]
+
+
+def test_split_at_two_positions_is_refused() -> None:
+    moved = RegionSnapshot({"source": OperatorSnapshot({"s0": {"offset": 6}})})
+    before = baseline(a=reading("s0"), b=moved)
+
+    result = redistribute(restore(before), lanes("a"), max_parallelism=128)
+
+    assert isinstance(result, Refuse)
+    assert "split 's0' of operator 'source' is in regions 'a' and 'b'" in result.reason
+
+
+def test_split_twice_at_one_position_is_one_split() -> None:
+    before = baseline(a=reading("s0"), b=reading("s0"))
+
+    assert splits(redistribute(restore(before), lanes("c"), max_parallelism=128)) == {"c": ["s0"]}
+
+
+LOW, HIGH = KeyedFile(FileRef("low", 1, ""), 0, 63), KeyedFile(FileRef("high", 1, ""), 64, 127)
+
+
+def counting(*files: KeyedFile) -> RegionSnapshot:
+    return RegionSnapshot({"count": OperatorSnapshot(keyed=files)})
+
+
+def test_keyed_files_go_to_every_region_that_owns_some_of_their_groups() -> None:
+    before = baseline(a=counting(LOW, HIGH))
+    layout = {f"r{lane}": RegionLayout({"count": (lane,)}) for lane in range(3)}
+
+    result = redistribute(restore(before), layout, max_parallelism=128)
+
+    assert isinstance(result, dict)
+    assert {name: r.operators["count"].keyed for name, r in result.items()} == {
+        "r0": (LOW,),
+        "r1": (LOW, HIGH),
+        "r2": (HIGH,),
+    }
+
+
+def test_keyed_files_of_several_regions_come_together_in_one() -> None:
+    before = baseline(a=counting(LOW), b=counting(HIGH))
+
+    result = redistribute(restore(before), {"all": RegionLayout({"count": (0, 1)})}, max_parallelism=128)
+
+    assert isinstance(result, dict)
+    assert result["all"].operators["count"].keyed == (LOW, HIGH)
+
+
+def test_other_number_of_key_groups_is_refused_where_there_is_keyed_state() -> None:
+    layout = {"a": RegionLayout({"count": (0,), "source": (0,)})}
+
+    result = redistribute(restore(baseline(a=counting(LOW))), layout, max_parallelism=256)
+
+    assert isinstance(result, Refuse)
+    assert "divided into 128 key groups, the job now asks for 256" in result.reason
+    assert splits(redistribute(restore(baseline(a=reading("s0"))), layout, max_parallelism=256)) == {"a": ["s0"]}
+
+
+def test_unclaimed_state_is_refused_by_name_unless_it_is_to_be_ignored() -> None:
+    before = baseline(a=replace(counting(LOW), operators={**counting(LOW).operators, **reading("s0").operators}))
+
+    refused = redistribute(restore(before), lanes("a"), max_parallelism=128)
+    ignored = redistribute(restore(before), lanes("a"), max_parallelism=128, ignore_unclaimed=True)
+
+    assert isinstance(refused, Refuse)
+    assert "'count'" in refused.reason
+    assert "`execution.state-recovery.ignore-unclaimed-state: true`" in refused.reason
+    assert isinstance(ignored, dict)
+    assert set(ignored["a"].operators) == {"source"}
+
+
+def test_operator_without_state_needs_no_claim() -> None:
+    before = baseline(a=RegionSnapshot({"gone": OperatorSnapshot(), **reading("s0").operators}))
+
+    assert splits(redistribute(restore(before), lanes("a"), max_parallelism=128)) == {"a": ["s0"]}
