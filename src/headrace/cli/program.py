@@ -1,0 +1,128 @@
+"""Running a user's program as `python` would, with settings and an engine of the command line's, and showing errors.
+
+What a program's failure looks like: the user's own traceback first where there is one, without the frames of Headrace,
+then one message. Only an error of ours that is a defect of Headrace keeps its whole traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import runpy
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+import click
+
+import headrace
+from headrace.cli.main import FAILED, WRONG_SETTINGS
+from headrace.common.configuration import Configuration, launch_configuration
+from headrace.datastream.job import Engine, launch_engine
+from headrace.errors import ConfigError, HeadraceError, InternalError
+
+_OWN_CODE = str(Path(headrace.__file__).parent)
+
+
+def run_program(path: Path, arguments: Sequence[str], configuration: Configuration, engine: Engine) -> None:
+    """Run the program to its end; `configuration` goes over its own settings, `engine` takes its jobs.
+
+    What it raises is shown, and ends in `SystemExit`: 2 for a wrong setting, 1 otherwise.
+    """
+    settings, taker = launch_configuration.set(configuration), launch_engine.set(engine)
+    try:
+        with _as_python(path, arguments), _log_shown():
+            runpy.run_path(str(path), run_name="__main__")
+    except Exception as error:  # noqa: BLE001 - whatever the program raises is shown
+        click.echo(describe(error, str(path)), err=True)
+        sys.exit(WRONG_SETTINGS if isinstance(error, ConfigError) else FAILED)
+    finally:
+        launch_configuration.reset(settings)
+        launch_engine.reset(taker)
+
+
+def describe(error: Exception, program: str) -> str:
+    """What a program raised, as text for its user; `program` is its file name as it was run."""
+    if not isinstance(error, HeadraceError) or isinstance(error, InternalError):
+        error.__traceback__ = _from_program(error.__traceback__, program)
+        return "".join(traceback.format_exception(error)).rstrip()
+    lines: list[str] = []
+    if error.__cause__ is not None and _user_frames(error.__cause__.__traceback__):
+        error.__cause__.__traceback__ = _without_end(error.__cause__.__traceback__)
+        lines += traceback.format_exception(error.__cause__)
+    elif isinstance(error, ConfigError):
+        where = _user_frames(_from_program(error.__traceback__, program))
+        lines += ["where:\n", *traceback.format_list(where)] if where else []
+    return "".join([*lines, f"error: {error}"])
+
+
+def _from_program(trace: TracebackType | None, program: str) -> TracebackType | None:
+    """The traceback from the program's first frame on; all of it if the program is not in it."""
+    at = trace
+    while at is not None:
+        if at.tb_frame.f_code.co_filename == program:
+            return at
+        at = at.tb_next
+    # A program that cannot even be compiled has no frame: show the error alone.
+    return None
+
+
+def _user_frames(trace: TracebackType | None) -> list[traceback.FrameSummary]:
+    return [frame for frame in traceback.extract_tb(trace) if not frame.filename.startswith(_OWN_CODE)]
+
+
+def _without_end(trace: TracebackType | None) -> TracebackType | None:
+    """A copy of the traceback without the frames of Headrace that it ends in."""
+    if trace is None:
+        return None
+    rest = _without_end(trace.tb_next)
+    if rest is None and trace.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
+        return None
+    return TracebackType(rest, trace.tb_frame, trace.tb_lasti, trace.tb_lineno)
+
+
+@contextlib.contextmanager
+def _as_python(path: Path, arguments: Sequence[str]) -> Iterator[None]:
+    """`sys.argv` and `sys.path` as `python PATH ARGUMENTS` sets them."""
+    argv, search = sys.argv, list(sys.path)
+    sys.argv = [str(path), *arguments]
+    if not sys.flags.safe_path:
+        sys.path[0] = str(path.resolve().parent)
+    try:
+        yield
+    finally:
+        sys.argv, sys.path[:] = argv, search
+
+
+class _UnlessSetUp(logging.StreamHandler):  # type: ignore[type-arg]  # generic for type checkers only
+    """Writes to what standard error is at the moment, as long as the program has set up no logging of its own."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.getLogger().handlers:
+            super().emit(record)
+
+
+@contextlib.contextmanager
+def _log_shown() -> Iterator[None]:
+    """Headrace's log on standard error while a program runs."""
+    log = logging.getLogger("headrace")
+    handler = _UnlessSetUp()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)

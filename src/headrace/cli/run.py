@@ -1,0 +1,130 @@
+"""`headrace run`: a program with its jobs, on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from headrace import runtime
+from headrace.cli.program import run_program
+from headrace.common import options
+from headrace.common.config_options import ConfigOption
+from headrace.common.configuration import Configuration
+from headrace.common.job_client import JobClient
+from headrace.common.job_execution_result import JobExecutionResult
+from headrace.errors import ConfigError
+from headrace.plan.graph import Plan
+
+STATE_FOLDER = ".headrace"
+"""Beside the program, where nothing else says where checkpoints are kept."""
+
+
+class KeepingEngine:
+    """The embedded engine, with a checkpoint folder for jobs that name none."""
+
+    def __init__(self, program: Path) -> None:
+        self._program = program
+
+    def run_job(self, plan: Plan, configuration: Configuration) -> JobExecutionResult:
+        return runtime.run_job(plan, with_state_folder(configuration, self._program))
+
+    def start_job(self, plan: Plan, configuration: Configuration) -> JobClient:
+        return runtime.start_job(plan, with_state_folder(configuration, self._program))
+
+
+def with_state_folder(configuration: Configuration, program: Path) -> Configuration:
+    """The settings, with a checkpoint folder beside the program unless they name one."""
+    if options.CHECKPOINT_DIR.is_set(configuration):
+        return configuration
+    folder = program.resolve().parent / STATE_FOLDER
+    return Configuration(configuration).set_string(options.CHECKPOINT_DIR.key, str(folder))
+
+
+def settings_of(context: click.Context, option: click.Parameter, values: Sequence[str]) -> Configuration:
+    """`KEY=VALUE` settings, the last of one key being the one that counts."""
+    configuration = Configuration()
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key.strip():
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE, for example execution.checkpointing.interval=1s")
+        configuration.set_string(key.strip(), text)
+    return configuration
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("program", metavar="JOB.py", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("arguments", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep checkpoints here, and resume from them.  [default: .headrace beside the program]",
+)
+@click.option("--fresh", is_flag=True, help="Start over: what the state folder holds is not used.")
+@click.option("--from", "start", metavar="PATH", help="Start from this checkpoint's file or this savepoint's folder.")
+@click.option(
+    "--assume-committed",
+    is_flag=True,
+    help="If nobody knows whether the last checkpoint was committed: it was. Loses its records if not.",
+)
+@click.option(
+    "--assume-aborted",
+    is_flag=True,
+    help="If nobody knows whether the last checkpoint was committed: it was not. Repeats its records if it was.",
+)
+@click.option("--parallelism", type=click.IntRange(min=1), help="Subtasks of each operator that does not say itself.")
+@click.option(
+    "-D",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=settings_of,
+    help="A setting, over the program's own. Repeatable.",
+)
+def run(
+    program: Path,
+    arguments: tuple[str, ...],
+    state_dir: Path | None,
+    fresh: bool,
+    start: str | None,
+    assume_committed: bool,
+    assume_aborted: bool,
+    parallelism: int | None,
+    settings: Configuration,
+) -> None:
+    """Run a program, unchanged, and its jobs on this machine.
+
+    Options come before JOB.py; everything behind it is the program's own. A job resumes from its newest checkpoint in
+    the state folder. Ctrl-C or SIGTERM stops it with a last checkpoint; a second one ends it at once.
+
+    \b
+    Exit status:
+      0      every job has finished, or was stopped with a last checkpoint
+      1      something failed
+      2      a setting or the command line is wrong
+      130, 143  ended at once by a second Ctrl-C or SIGTERM
+    A program that calls sys.exit decides itself.
+
+    \b
+    Examples:
+      headrace run market_lag.py
+      headrace run -D execution.checkpointing.interval=1s market_lag.py --topic rss.events
+      headrace run --from savepoints/savepoint-3-18 market_lag.py
+    """
+    if assume_committed and assume_aborted:
+        raise ConfigError("--assume-committed and --assume-aborted contradict each other; give one of them")
+    configuration = Configuration(settings)
+    given: list[
+        tuple[ConfigOption[str | None] | ConfigOption[str] | ConfigOption[bool] | ConfigOption[int], object]
+    ] = [
+        (options.CHECKPOINT_DIR, None if state_dir is None else state_dir.absolute()),
+        (options.FRESH, "true" if fresh else None),
+        (options.RECOVERY_PATH, start),
+        (options.ASSUME, "committed" if assume_committed else "aborted" if assume_aborted else None),
+        (options.PARALLELISM, parallelism),
+    ]
+    for option, value in given:
+        if value is not None:
+            configuration.set_string(option.key, str(value))
+    run_program(program, arguments, configuration, KeepingEngine(program))
