@@ -115,8 +115,9 @@ def _other_error(what: str, failure: Failure) -> HeadraceError:
         return ExternalError(f"{what}: {failure}; create the topic, or correct its name", retriable=False)
     if failure.name in ("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"):
         size = "" if failure.size_bytes is None else f" of {failure.size_bytes} bytes"
+        topic = "" if failure.topic is None else f" for topic {failure.topic}"
         return ExternalError(
-            f"{what}: a record{size} for topic {failure.topic} is too large ({failure.name}); raise "
+            f"{what}: a record{size}{topic} is too large ({failure.name}); raise "
             "`max.request.size` (librdkafka: `message.max.bytes`) and the topic's `max.message.bytes`, or write less",
             retriable=False,
         )

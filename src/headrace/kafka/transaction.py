@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from headrace.connector import Source, Transaction, TransactionContext
 from headrace.crash_points import crash_point
-from headrace.errors import ConfigError, InternalError, StateError
+from headrace.errors import ConfigError, HeadraceError, InternalError, StateError
 from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import ClientError, CommittedOffset, Failure, KafkaTopicPartition, Producer
 from headrace.kafka.failures import error_of, is_fenced, is_hopeless, is_unsettled, transaction_error_of, undelivered
@@ -217,6 +217,7 @@ class KafkaTransaction(Transaction):
         self._create_admin = sink.create_admin
         self._producer: Producer | None = None
         self._is_open = False
+        self._lost: HeadraceError | None = None
         self._commits = 0
 
     @property
@@ -325,7 +326,9 @@ class KafkaTransaction(Transaction):
     def _raise_failures(self, producer: Producer) -> None:
         if failures := producer.take_failures():
             telling = next(filter(is_fenced, failures), failures[0])
-            raise transaction_error_of(undelivered(failures), telling, self._servers)
+            self._lost = transaction_error_of(undelivered(failures), telling, self._servers)
+        if self._lost is not None:
+            raise self._lost
 
     def poll(self) -> None:
         """Serve the client between batches."""
@@ -347,9 +350,10 @@ class KafkaTransaction(Transaction):
         self._raise_failures(producer)
 
     def commit(self, marker: str) -> None:
-        with self.producing("the transaction could not be begun"):
-            pass
-        producer, place = self._fenced_producer(), self._place
+        # Raises what has failed already: the client would say only that it cannot commit.
+        with self.producing("the transaction could not be begun") as producer:
+            self._raise_failures(producer)
+        place = self._place
         offset = self._commits + 1
         self._settle(
             f"the marker could not be written ({place})",
@@ -382,7 +386,7 @@ class KafkaTransaction(Transaction):
         if self._producer is None:
             return
         producer, self._producer = self._producer, None
-        is_open, self._is_open = self._is_open, False
+        is_open, self._is_open, self._lost = self._is_open, False, None
         if is_open:
             try:
                 producer.abort_transaction(_CLOSE_S)

@@ -364,8 +364,9 @@ class PureProducer:
             with _failing_as_client_error(self._heard):
                 client.init_transactions(timeout_s)
         except ClientError as error:
-            # The cause is heard of only while polled.
-            client.poll(0)
+            # The cause is heard of only while polled; a fatal error is raised there once more.
+            with contextlib.suppress(self._exception):
+                client.poll(0)
             raise ClientError(_with_cause(error.failure, self._heard)) from None
 
     def begin_transaction(self) -> None:
