@@ -136,6 +136,15 @@ def test_keyed_files_go_to_every_region_that_owns_some_of_their_groups() -> None
     }
 
 
+def test_lane_that_owns_none_of_a_files_groups_does_not_get_it() -> None:
+    layout = {f"r{lane}": RegionLayout({"count": (lane,)}) for lane in range(2)}
+
+    result = redistribute(restore(baseline(a=counting(LOW, HIGH))), layout, max_parallelism=128)
+
+    assert isinstance(result, dict)
+    assert [r.operators["count"].keyed for r in result.values()] == [(LOW,), (HIGH,)]
+
+
 def test_keyed_files_of_several_regions_come_together_in_one() -> None:
     before = baseline(a=counting(LOW), b=counting(HIGH))
 

@@ -90,6 +90,40 @@ def test_flag_may_be_set_twice(folder: CheckpointFolder) -> None:
     assert folder.read().status(first) is Status.COMMITTED
 
 
+@pytest.mark.parametrize("what", ["a state file", "a manifest", "a flag"])
+def test_content_is_on_disk_before_its_name_and_its_name_before_anything_else(
+    folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    first = checkpoint(baseline(1))
+    steps: list[str] = []
+    opened: dict[int, str] = {}
+
+    def open_file(path: Path, *args: int) -> int:
+        file = os.open(path, *args)
+        opened[file] = "folder" if path == folder.path else "file"
+        return file
+
+    def note(step: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any) -> Any:
+            steps.append(f"{step} {opened[args[0]]}" if step == "sync" else step)
+            return call(*args)
+
+        return noted
+
+    noted = Instead(open=open_file, fsync=note("sync", os.fsync), link=note("link", os.link))
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "os", noted)
+        match what:
+            case "a state file":
+                folder.write_state(first.id, "count", [b"counts"])
+            case "a manifest":
+                folder.write_manifest(first)
+            case _:
+                folder.mark_committed(first.id)
+
+    assert steps == ["sync file", "link", "sync folder"]
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data + b"x", lambda data: b"X" + data[1:]])
 def test_state_file_that_was_altered_is_named(folder: CheckpointFolder, damage: Callable[[bytes], bytes]) -> None:
     ref = folder.write_state(at(1), "count", [b"counts"])

@@ -60,6 +60,20 @@ class Text(str):
     __slots__ = ()
 
 
+class Autumn(dt.tzinfo):
+    """Clocks that are set back: of an hour that comes twice, the second time (`fold`) has another offset."""
+
+    def utcoffset(self, when: dt.datetime | None) -> dt.timedelta:
+        return dt.timedelta(hours=1 if when is not None and when.fold else 2)
+
+    def dst(self, when: dt.datetime | None) -> None:
+        return None
+
+    def tzname(self, when: dt.datetime | None) -> str:
+        return "autumn"
+
+
+AUTUMN = Autumn()
 EAST = dt.timezone(dt.timedelta(hours=2))
 NOON = dt.datetime(2026, 5, 4, 12, 0, 0, 7)
 
@@ -82,6 +96,7 @@ NOON = dt.datetime(2026, 5, 4, 12, 0, 0, 7)
         (Row(a=1, b=2), Row(b=2, a=1)),
         (NOON.replace(tzinfo=EAST), (NOON - dt.timedelta(hours=2)).replace(tzinfo=dt.UTC)),
         (NOON, NOON.replace(fold=1)),
+        (NOON.replace(tzinfo=AUTUMN), NOON.replace(tzinfo=AUTUMN, fold=1)),
         (dt.time(12, tzinfo=EAST), dt.time(10, tzinfo=dt.UTC)),
         (dt.timedelta(days=1), dt.timedelta(hours=24)),
     ],
@@ -149,7 +164,7 @@ scalars = (
     | st.text(st.characters())
     | st.binary()
     | st.dates()
-    | st.datetimes(timezones=st.none() | st.timezones())
+    | st.datetimes(timezones=st.none() | st.sampled_from([dt.UTC, EAST, AUTUMN]))
     | st.times()
     | st.timedeltas()
     | st.uuids()
