@@ -1,8 +1,7 @@
-"""The coordinator: where a job starts from, and its checkpoints.
+"""The coordinator: one attempt at running a job, and its checkpoints.
 
-Theory of operation. Every start is one path, `start`: fence, read the markers, read the folder again, decide, write a
-baseline, claim (see `headrace.checkpoint.decision` for why). From then on the coordinator only answers: `handle` takes
-what workers say, `tick` does what is due. A checkpoint goes
+Theory of operation. After the `headrace.runtime.start` the coordinator only answers: `handle` takes what workers say,
+`tick` does what is due. A checkpoint goes
 
     TriggerCheckpoint → Acknowledged by all → manifest PREPARED → Commit → Committed in all regions → flag COMMITTED
     → CheckpointComplete (offsets to the group) → prune
@@ -24,73 +23,47 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, assert_never
+from typing import Any, assert_never
 
-from headrace import __version__
 from headrace.checkpoint.decision import (
     AlreadyFinished,
     BackOff,
     LookAgain,
     OtherCopy,
-    Refuse,
-    Restore,
-    StartFresh,
     TimedOut,
-    decide,
-    needs_reread,
-    next_id,
     on_fenced,
-    superseded,
-    transactions_to_fence,
 )
-from headrace.checkpoint.manifest import Kind, Manifest, OperatorSnapshot, RegionSnapshot
-from headrace.checkpoint.marker import Marker, SnapshotId, draw_id
-from headrace.checkpoint.redistribution import RegionLayout, redistribute
+from headrace.checkpoint.manifest import Kind, Manifest, RegionSnapshot
+from headrace.checkpoint.marker import SnapshotId
 from headrace.checkpoint.storage import CheckpointFolder, EpochTaken, Snapshot
-from headrace.connector import SourceContext, SplitEnumerator
 from headrace.crash_points import crash_point
-from headrace.errors import ExternalError, HeadraceError, InternalError, StateError
+from headrace.errors import ExternalError, HeadraceError, InternalError
 from headrace.plan.graph import Plan, ReadSource
-from headrace.plan.identity import operator_ids, regions
+from headrace.plan.identity import operator_ids
+from headrace.runtime.link import Link, ask
 from headrace.runtime.messages import (
     Acknowledged,
     AddSplits,
     CheckpointComplete,
     Commit,
     Committed,
-    Deploy,
     Deployed,
     Failed,
-    Fence,
     Fenced,
     InputEnded,
     MarkersRead,
     ReadMarkers,
     Run,
     ToCoordinator,
-    ToWorker,
     TriggerCheckpoint,
 )
 from headrace.runtime.settings import Settings
+from headrace.runtime.start import Start, decode_markers
 
 log = logging.getLogger("headrace")
 
 FENCING_GRACE_MS = 5_000
 """How long a fenced copy waits for the claim of a newer one, before it takes its transaction for timed out."""
-
-Reply = TypeVar("Reply", bound=ToCoordinator)
-
-
-class Link(Protocol):
-    """The way to the workers."""
-
-    def send(self, message: ToWorker) -> None:
-        """To all of them."""
-        ...
-
-    def receive(self) -> ToCoordinator | None:
-        """The next thing that any of them says; None: nothing yet."""
-        ...
 
 
 class CheckpointFailed(HeadraceError):
@@ -128,25 +101,19 @@ class Coordinator:
         self.finished_before: AlreadyFinished | None = None
         self.completed: Manifest | None = None
         self.last_savepoint: Path | None = None
-        self.has_baseline = False
         self._settings = settings
         self._folder = folder
         self._link = link
-        self._chosen = chosen
-        self._fresh = fresh
+        self._start = Start(plan, settings, folder, link, chosen=chosen, fresh=fresh)
         self._clock = clock
-        self._attempt = draw_id()
-        self._ids = operator_ids(plan)
-        self._regions = regions(plan)
+        ids = operator_ids(plan)
         self._sources = {
-            self._ids[node.id]: (node, node.operator.source) for node in plan if isinstance(node.operator, ReadSource)
+            ids[node.id]: (node, node.operator.source) for node in plan if isinstance(node.operator, ReadSource)
         }
-        self._enumerators: dict[str, SplitEnumerator] = {}
         self._next_discovery: dict[str, float] = {}
         self._discoveries: dict[str, Future[list[Any]]] = {}
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="headrace-discovery")
         self._baseline: Manifest | None = None
-        self._claimed = False
         self._last: Manifest | None = None
         self._number = 0
         self._in_flight: _InFlight | None = None
@@ -156,163 +123,28 @@ class Coordinator:
         self._stopping = False
         self._savepoint_request: Path | None = None
 
-    # --- start -------------------------------------------------------------------------------------------------------
-
     def start(self) -> None:
-        """Steps 2 to 7 of a start; step 1, the lock, is the caller's. Afterwards the workers read, or `is_done` is set.
-
-        Raises `StateError` when nothing can be begun without losing or repeating records, `EpochTaken` when another
-        copy is starting too.
-        """
-        contents = self._folder.read()
-        while True:
-            # Another parallelism, another prefix, a region that is gone: every id that is still recorded.
-            recorded = transactions_to_fence(contents, [], fresh=self._fresh)
-            own = self._ask(Fence(recorded, self._fresh), Fenced).locations
-            crash_point("start.fenced")
-            said = self._ask(ReadMarkers(recorded, self._fresh), MarkersRead).markers
-            crash_point("start.markers_read")
-            before, contents = contents, self._folder.read()
-            if not needs_reread(before, contents):
-                break
-        markers = {key: None if text is None else Marker.decode(text, f"group {key}") for key, text in said.items()}
-        newest = contents.newest
-        decision = decide(
-            contents,
-            _by_region({} if newest is None else {r: s.location for r, s in newest.regions.items()}, markers),
-            _by_region(own, markers),
-            fresh=self._fresh,
-            assume=self._settings.assume,
-            chosen=None if self._chosen is None else self._chosen.manifest,
-        )
-        files = self._folder.files if self._chosen is None else self._chosen.files
-        match decision:
-            case AlreadyFinished():
-                self.finished_before = decision
-                self.is_done = True
-                return
-            case Refuse(reason):
-                raise StateError(reason)
-            case StartFresh():
-                incarnation = draw_id()
-            case Restore():
-                incarnation = newest.incarnation if newest is not None else draw_id()
-            case _:
-                assert_never(decision)
-        at = next_id(contents, markers.values(), self._attempt)
-        resolved = self._resolve(self._restored(decision, own), is_fresh=isinstance(decision, StartFresh))
-        baseline = Manifest(
-            job=self._folder.job,
-            incarnation=incarnation,
-            id=at,
-            kind=Kind.BASELINE,
-            created_at_ms=int(time.time() * 1000),
-            parallelism=1,
-            max_parallelism=self._settings.max_parallelism,
-            regions=self._folder.adopt(at, resolved, files),
-            transactions=tuple(location for location in own.values() if location is not None),
-            superseded=superseded(contents, markers.values(), incarnation),
-            headrace_version=__version__,
-        )
-        self._folder.write_manifest(baseline)
-        self.has_baseline = True
-        self._baseline = self._last = baseline
-        self._number = at.number
-        self._say_where(decision, baseline)
-        operators = {i: op for region in baseline.regions.values() for i, op in region.operators.items()}
-        self._ask(Deploy(operators), Deployed)
-        self._link.send(Commit(at.number, baseline.marker.encode()))
-        self._await_commits(baseline)
-        self._claimed = True
-        crash_point("claim.committed")
-        self._prune(baseline)
+        """Begin; afterwards the workers read, or `is_done` is set as the job has finished before."""
+        begun = self._start.run()
+        if isinstance(begun, AlreadyFinished):
+            self.finished_before = begun
+            self.is_done = True
+            return
+        self._baseline = self._last = begun
+        self._number = begun.id.number
+        self._prune(begun)
         now = self._clock()
         interval = self._settings.checkpoint_interval_ms
         self._next_checkpoint = None if interval is None else now + interval / 1000
-        for operator_id, enumerator in self._enumerators.items():
+        for operator_id, enumerator in self._start.enumerators.items():
             if enumerator.discovery_interval_ms is not None:
                 self._next_discovery[operator_id] = now + enumerator.discovery_interval_ms / 1000
         self._link.send(Run())
 
-    def _restored(self, decision: StartFresh | Restore, own: Mapping[str, Any]) -> dict[str, RegionSnapshot]:
-        """The state to begin with, in today's regions."""
-        layout = {
-            region.id: RegionLayout({self._ids[n]: (0,) for n in region.nodes}, own.get(region.id))
-            for region in self._regions
-        }
-        if isinstance(decision, StartFresh):
-            return {region: RegionSnapshot({}, layout[region].location) for region in layout}
-        found = redistribute(
-            decision,
-            layout,
-            max_parallelism=self._settings.max_parallelism,
-            ignore_unclaimed=self._settings.ignore_unclaimed_state,
-        )
-        if isinstance(found, Refuse):
-            raise StateError(found.reason)
-        return found
-
-    def _resolve(self, restored: Mapping[str, RegionSnapshot], *, is_fresh: bool) -> dict[str, RegionSnapshot]:
-        """The restored state with every source's splits brought up to date and resolved."""
-        result = {}
-        for region in self._regions:
-            operators = dict(restored[region.id].operators)
-            for operator_id in (self._ids[n] for n in region.sources):
-                node, source = self._sources[operator_id]
-                commits = self._settings.checkpoint_interval_ms is not None
-                enumerator = source.create_enumerator(SourceContext(self.plan.job_name, node.name, 0, 1, commits))
-                self._enumerators[operator_id] = enumerator
-                before = None if is_fresh else operators.get(operator_id)
-                splits = None if before is None else [source.decode_split(split) for split in before.splits.values()]
-                found = enumerator.start(splits, None if before is None else before.enumerator)
-                operators[operator_id] = OperatorSnapshot(
-                    splits={split.split_id: source.encode_split(split) for split in found},
-                    enumerator=enumerator.snapshot(),
-                )
-            result[region.id] = replace(restored[region.id], operators=operators)
-        return result
-
-    def _say_where(self, decision: StartFresh | Restore, baseline: Manifest) -> None:
-        splits = sum(len(op.splits) for region in baseline.regions.values() for op in region.operators.values())
-        match decision:
-            case StartFresh():
-                log.info("job `%s` starts from the beginning, with %d splits", self.plan.job_name, splits)
-            case Restore(newest, _, _):
-                again = ""
-                if decision.fallen_back:
-                    again = "; its last transaction was aborted, those records are produced again"
-                log.info(
-                    "job `%s` resumes from %s %s%s",
-                    self.plan.job_name,
-                    newest.kind.value.lower() if newest.kind is not Kind.PREPARED else "checkpoint",
-                    newest.id if not decision.fallen_back else newest.predecessor,
-                    again,
-                )
-
-    def _ask(self, message: ToWorker, reply: type[Reply]) -> Reply:
-        """Send, and wait for the answer."""
-        self._link.send(message)
-        while True:
-            said = self._link.receive()
-            if isinstance(said, reply):
-                return said
-            if isinstance(said, Failed):
-                raise said.error
-            if said is not None:
-                raise InternalError(f"{type(said).__name__} in answer to {type(message).__name__}")
-
-    def _await_commits(self, manifest: Manifest) -> None:
-        waiting = set(manifest.regions)
-        while waiting:
-            match self._link.receive():
-                case Committed(region, number) if number == manifest.id.number:
-                    waiting.discard(region)
-                case Failed(error):
-                    raise error
-                case _:
-                    pass
-
-    # --- run ---------------------------------------------------------------------------------------------------------
+    @property
+    def has_baseline(self) -> bool:
+        """Whether what the start was asked to begin with is durable, so that a restart goes on from there."""
+        return self._start.baseline is not None
 
     def stop(self) -> None:
         """End with a last checkpoint, without MAX_WATERMARK; what SIGTERM asks for."""
@@ -367,15 +199,15 @@ class Coordinator:
 
     def explain_fencing(self, wait: Callable[[float], None]) -> OtherCopy | TimedOut | BackOff:
         """What it means that a region was fenced: reads the claims, without initialising anything."""
-        if self._baseline is None:
+        baseline = self._start.baseline
+        if baseline is None:
             return BackOff()
         started_at = self._clock()
         while True:
-            said = self._ask(ReadMarkers(()), MarkersRead).markers
-            markers = [None if text is None else Marker.decode(text, f"group {key}") for key, text in said.items()]
+            markers = decode_markers(ask(self._link, ReadMarkers(()), MarkersRead).markers).values()
             waited_ms = int((self._clock() - started_at) * 1000)
             verdict = on_fenced(
-                self._baseline.id, markers, claimed=self._claimed, waited_ms=waited_ms, grace_ms=FENCING_GRACE_MS
+                baseline.id, markers, claimed=self._start.is_claimed, waited_ms=waited_ms, grace_ms=FENCING_GRACE_MS
             )
             if not isinstance(verdict, LookAgain):
                 return verdict
@@ -384,8 +216,7 @@ class Coordinator:
     def close(self) -> None:
         """Release the enumerators' clients. May be called twice."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        for enumerator in self._enumerators.values():
-            enumerator.close()
+        self._start.close()
 
     def _discover(self, now: float) -> None:
         for operator_id, future in list(self._discoveries.items()):
@@ -402,15 +233,15 @@ class Coordinator:
                 log.info("`%s` reads %d new splits", self._sources[operator_id][0].name, len(splits))
                 self._link.send(AddSplits(operator_id, tuple(source.encode_split(split) for split in splits)))
         for operator_id, due in self._next_discovery.items():
-            interval_ms = self._enumerators[operator_id].discovery_interval_ms
+            interval_ms = self._start.enumerators[operator_id].discovery_interval_ms
             if now >= due and operator_id not in self._discoveries and interval_ms is not None:
                 self._next_discovery[operator_id] = now + interval_ms / 1000
-                self._discoveries[operator_id] = self._threads.submit(self._enumerators[operator_id].discover)
+                self._discoveries[operator_id] = self._threads.submit(self._start.enumerators[operator_id].discover)
 
     def _trigger(self, now: float, *, is_final: bool) -> None:
         assert self._last is not None
         self._number += 1
-        at = SnapshotId(self._last.id.epoch, self._number, self._attempt)
+        at = replace(self._last.id, number=self._number)
         self._in_flight = _InFlight(at, now, is_final, self._savepoint_request)
         self._savepoint_request = None
         crash_point("checkpoint.triggered")
@@ -423,8 +254,8 @@ class Coordinator:
         with_enumerators = {}
         for region_id, region in snapshots.items():
             operators = {
-                operator_id: replace(snapshot, enumerator=self._enumerators[operator_id].snapshot())
-                if operator_id in self._enumerators
+                operator_id: replace(snapshot, enumerator=self._start.enumerators[operator_id].snapshot())
+                if operator_id in self._start.enumerators
                 else snapshot
                 for operator_id, snapshot in region.operators.items()
             }
@@ -493,11 +324,3 @@ class Coordinator:
             self._folder.prune(manifest.id, self._settings.num_retained)
         except ExternalError as error:
             log.warning("old snapshots could not be removed, and are tried again: %s", error)
-
-
-def _by_region(locations: Mapping[str, Any], markers: Mapping[str, Marker | None]) -> dict[str, Marker | None]:
-    return {
-        region: markers.get(str(location["transactional_id"]))
-        for region, location in locations.items()
-        if location is not None
-    }

@@ -26,7 +26,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -46,7 +45,8 @@ from headrace.common.refusal import not_supported
 from headrace.errors import ConfigError, FencedError, HeadraceError, InternalError, StateError
 from headrace.plan.graph import Plan
 from headrace.runtime.coordinator import Coordinator
-from headrace.runtime.messages import Close, Failed, ToCoordinator, ToWorker
+from headrace.runtime.link import LocalLink
+from headrace.runtime.messages import Close, Failed
 from headrace.runtime.restart import delay_before_restart
 from headrace.runtime.settings import check_plan, read_settings
 from headrace.runtime.worker import Worker
@@ -82,24 +82,6 @@ def start_job(plan: Plan, configuration: Configuration) -> JobClient:
     job = Job(plan, configuration)
     job.start()
     return job
-
-
-class LocalLink:
-    """Coordinator and worker in one thread: what is sent is done at once."""
-
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
-        self._inbox: deque[ToCoordinator] = deque()
-
-    def send(self, message: ToWorker) -> None:
-        """Let the worker do it."""
-        self.worker.handle(message)
-
-    def receive(self) -> ToCoordinator | None:
-        """The next thing the worker said."""
-        self._inbox.extend(self.worker.outbox)
-        self.worker.outbox.clear()
-        return self._inbox.popleft() if self._inbox else None
 
 
 class Job(JobClient):

@@ -17,7 +17,7 @@ from headrace.connector import Split, SplitEnumerator
 from headrace.errors import ExternalError, InternalError
 from headrace.plan.graph import Plan
 from headrace.runtime.coordinator import CheckpointFailed, Coordinator
-from headrace.runtime.job import LocalLink
+from headrace.runtime.link import LocalLink
 from headrace.runtime.messages import Committed, Deployed, Failed, ToCoordinator, ToWorker, TriggerCheckpoint
 from headrace.runtime.settings import read_settings
 from headrace.runtime.worker import Worker
