@@ -14,10 +14,10 @@ from headrace.demo.demonstration import FULL_SIZE, Outcome, demonstrate
 @click.command()
 @click.option(
     "--records",
-    type=click.IntRange(min=50_000),
+    type=click.IntRange(min=200_000),
     default=FULL_SIZE,
     show_default=True,
-    help="News items to write. With fewer, a kill may find the job finished, which fails the demonstration.",
+    help="News items to write. A kill that finds the job finished fails the demonstration.",
 )
 @click.option(
     "--kafka-version", type=click.Choice(KAFKA_VERSIONS), default=KAFKA_VERSIONS[0], show_default=True, help="Kafka."

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Never
+from typing import Any, Never
 
 import click
 
 from headrace.cli.program import run_program
 from headrace.cli.run import settings_of, with_state_folder
 from headrace.common import options
+from headrace.common.config_options import DURATION, ConfigOption
 from headrace.common.configuration import Configuration
 from headrace.plan.explain import explain as explain_plan
 from headrace.plan.graph import Plan
 from headrace.runtime.settings import check_plan, read_settings
 
 
-class _Explained(BaseException):
-    """Ends the program at its first job. No `Exception`, as programs catch those."""
+class _Described(BaseException):
+    """Ends the program at its first job, with the job. No `Exception`, as programs catch those."""
+
+    def __init__(self, plan: Plan, configuration: Configuration) -> None:
+        super().__init__()
+        self.plan = plan
+        self.configuration = configuration
 
 
-class _Explainer:
-    """Takes a job to print it."""
-
-    def __init__(self, program: Path) -> None:
-        self._program = program
+class _Taker:
+    """Takes a job and ends the program."""
 
     def run_job(self, plan: Plan, configuration: Configuration) -> Never:
-        click.echo(explain_plan(plan))
-        # A plan that would be refused is shown all the same, and then what is wrong with it.
-        configuration = with_state_folder(configuration, self._program)
-        for warning in check_plan(plan, read_settings(configuration), configuration):
-            click.echo(f"warning: {warning}", err=True)
-        raise _Explained
+        raise _Described(plan, configuration)
 
     start_job = run_job
 
@@ -60,31 +58,38 @@ def explain(program: Path | None, arguments: tuple[str, ...], settings: Configur
     if program is None:
         raise click.UsageError("name a program, or give --options")
     try:
-        run_program(program, arguments, settings, _Explainer(program))
-    except _Explained:
-        return
-    click.echo(f"{program} starts no job", err=True)
+        run_program(program, arguments, settings, _Taker())
+    except _Described as job:
+        click.echo(explain_plan(job.plan))
+        # A plan that would be refused is shown all the same, and then what is wrong with it.
+        configuration = with_state_folder(job.configuration, program)
+        for warning in check_plan(job.plan, read_settings(configuration), configuration):
+            click.echo(f"warning: {warning}", err=True)
+    else:
+        click.echo(f"{program} starts no job", err=True)
 
 
 def options_table() -> str:
     """Every setting as a table in Markdown."""
-    lines = ["| Setting | Default | What it does |", "|---|---|---|"]
+    lines = ["| Setting | Takes | Default | What it does |", "|---|---|---|---|"]
     for option in options.OPTIONS:
         also = "".join(f"<br>also `{key}`" for key in option.fallback_keys)
-        what = " ".join(part for part in (option.description, f"Takes {option.type.accepted}.") if part)
-        lines.append(f"| `{option.key}`{also} | {_shown(option.default)} | {what.replace('|', chr(92) + '|')} |")
+        takes = option.type.accepted.partition(" such as")[0].replace("|", "\\|")
+        lines.append(f"| `{option.key}`{also} | {takes} | {_default(option)} | {option.description} |")
     return "\n".join(lines)
 
 
-def _shown(default: object) -> str:
-    match default:
+def _default(option: ConfigOption[Any]) -> str:
+    match option.default:
         case None:
             return "not set"
         case bool():
-            return f"`{str(default).lower()}`"
+            return f"`{str(option.default).lower()}`"
         case dict():
             return "empty"
         case options.UNLIMITED:
             return "`inf`"
+        case int() if option.type is DURATION:
+            return f"`{option.default // 1000} s`" if option.default % 1000 == 0 else f"`{option.default} ms`"
         case _:
-            return f"`{default}`"
+            return f"`{option.default}`"

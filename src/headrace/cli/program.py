@@ -7,6 +7,7 @@ then one message. Only an error of ours that is a defect of Headrace keeps its w
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import runpy
 import sys
@@ -32,16 +33,19 @@ def run_program(path: Path, arguments: Sequence[str], configuration: Configurati
 
     What it raises is shown, and ends in `SystemExit`: 2 for a wrong setting, 1 otherwise.
     """
-    settings, taker = launch_configuration.set(configuration), launch_engine.set(engine)
-    try:
+
+    def run() -> None:
+        launch_configuration.set(configuration)
+        launch_engine.set(engine)
         with _as_python(path, arguments), _log_shown():
             runpy.run_path(str(path), run_name="__main__")
+
+    try:
+        # In a context of its own, so that nothing is left behind.
+        contextvars.copy_context().run(run)
     except Exception as error:  # noqa: BLE001 - whatever the program raises is shown
         click.echo(describe(error, str(path)), err=True)
         sys.exit(WRONG_SETTINGS if isinstance(error, ConfigError) else FAILED)
-    finally:
-        launch_configuration.reset(settings)
-        launch_engine.reset(taker)
 
 
 def describe(error: Exception, program: str) -> str:

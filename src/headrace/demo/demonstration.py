@@ -148,6 +148,8 @@ def _run_with_kills(
                     first_at, last_at = first_at or now, now
                 elif first_at and not first:
                     first = visible
+                elif share == 1.0 and process.poll() == 0:
+                    break  # with results missing, perhaps: the count will say so
                 elif process.poll() is not None:
                     raise ExternalError(
                         f"the job ended by itself (status {process.returncode}) with {visible:,} of {total:,} results "
@@ -155,6 +157,7 @@ def _run_with_kills(
                     )
                 elif now - last_at > _PATIENCE_S:
                     raise ExternalError(f"no new result within {_PATIENCE_S:.0f} s:\n{_log(folder)}")
+            first_at = first_at or last_at
             stretch = Stretch(first_at - started_at, visible - (first or visible), last_at - first_at)
             if share == 1.0:
                 _wait_for_end(process, folder)
@@ -170,7 +173,7 @@ def _run_with_kills(
             if visible >= total:
                 raise ExternalError(f"the kill at {share:.0%} found all results written; use more `--records`")
             say(f"  {visible / total:4.0%} visible   kill -9 {process.pid}, and start it again")
-    say("  100% visible   the job has finished")
+    say(f"  {visible / total:4.0%} visible   the job has finished")
     return stretches
 
 

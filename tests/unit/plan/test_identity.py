@@ -1,0 +1,200 @@
+"""Stable ids, and which operators commit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.common import WatermarkStrategy
+from headrace.connector import DeliveryGuarantee, Sink
+from headrace.connector.builtin import CollectionSource, PrintSink
+from headrace.errors import ConfigError
+from headrace.plan.graph import Map, Plan, PlanBuilder, Process, ReadSource, Reduce, Union, WriteSink
+from headrace.plan.identity import is_exactly_once, keeps_state, operator_ids, regions
+
+
+@dataclass(frozen=True)
+class ExactlyOnce(Sink):
+    delivery_guarantee: DeliveryGuarantee = DeliveryGuarantee.EXACTLY_ONCE
+
+    def create_writer(self, *_: Any) -> Any:
+        raise AssertionError("only looked at")
+
+
+class Builder(PlanBuilder):
+    """Nodes by what they are; each method gives the node's id."""
+
+    def source(self, name: str = "source") -> int:
+        operator = ReadSource(CollectionSource(()), WatermarkStrategy.no_watermarks())
+        return self.add(operator, name).id
+
+    def map(self, above: int, name: str = "Map") -> int:
+        return self.add(Map(str), name, (above,)).id
+
+    def reduce(self, above: int, name: str = "Reduce") -> int:
+        return self.add(Reduce(max), name, (above,), key_selector=str).id
+
+    def process(self, above: int) -> int:
+        return self.add(Process(object()), "Process", (above,), key_selector=str).id
+
+    def union(self, *above: int) -> int:
+        return self.add(Union(), "Union", above).id
+
+    def sink(self, above: int, sink: Sink | None = None, name: str = "Sink") -> int:
+        return self.add(WriteSink(sink or PrintSink()), name, (above,)).id
+
+    def plan(self) -> Plan:
+        return self.build("job")
+
+
+def test_a_map_put_in_between_changes_no_id_of_what_keeps_state() -> None:
+    before = Builder()
+    counted = before.reduce(before.source())
+    after = Builder()
+    moved = after.reduce(after.map(after.map(after.source())))
+    assert operator_ids(before.plan())[counted] == operator_ids(after.plan())[moved]
+
+
+def test_an_unrelated_branch_changes_no_id() -> None:
+    before = Builder()
+    counted = before.reduce(before.source())
+    after = Builder()
+    after.sink(after.reduce(after.source("another")))
+    moved = after.reduce(after.source())
+    assert operator_ids(before.plan())[counted] == operator_ids(after.plan())[moved]
+
+
+def test_exchanging_two_stateful_operators_changes_both_ids() -> None:
+    one, other = Builder(), Builder()
+    reduced = one.reduce(one.source())
+    processed = one.process(reduced)
+    processed_first = other.process(other.source())
+    reduced_then = other.reduce(processed_first)
+    ids, swapped = operator_ids(one.plan()), operator_ids(other.plan())
+    assert {ids[reduced], ids[processed]}.isdisjoint({swapped[processed_first], swapped[reduced_then]})
+
+
+def test_a_source_is_found_by_its_name_and_other_operators_are_not() -> None:
+    one, other = Builder(), Builder()
+    one.reduce(one.source("news"), "count")
+    other.reduce(other.source("news"), "renamed")
+    assert operator_ids(one.plan()) == operator_ids(other.plan())
+    renamed = Builder()
+    renamed.reduce(renamed.source("prices"), "count")
+    assert set(operator_ids(one.plan()).values()).isdisjoint(operator_ids(renamed.plan()).values())
+
+
+def test_equal_operators_are_told_apart_by_their_order() -> None:
+    builder = Builder()
+    source = builder.source()
+    first, second = builder.reduce(source), builder.reduce(source)
+    ids = operator_ids(builder.plan())
+    assert ids[second] == f"{ids[first]}-2"
+
+
+def test_a_uid_is_the_id_and_changes_none_below() -> None:
+    builder = Builder()
+    source = builder.source()
+    below = builder.reduce(source)
+    automatic = operator_ids(builder.plan())[below]
+    builder.change(source, uid="news")
+    assert operator_ids(builder.plan()) == {source: "news", below: automatic}
+
+
+def test_two_operators_with_one_uid_are_refused_by_name() -> None:
+    builder = Builder()
+    source = builder.source()
+    builder.change(builder.map(source, "a"), uid="same")
+    builder.change(builder.map(source, "b"), uid="same")
+    with pytest.raises(ConfigError, match=r"2 operators have the uid 'same': `a`, `b`; give each its own"):
+        operator_ids(builder.plan())
+
+
+def test_sources_and_everything_keyed_keep_state() -> None:
+    builder = Builder()
+    source = builder.source()
+    nodes = [source, builder.map(source), builder.reduce(source), builder.sink(source)]
+    assert [keeps_state(builder.node(n)) for n in nodes] == [True, False, True, False]
+
+
+def test_what_is_connected_is_one_region_also_by_a_later_union() -> None:
+    builder = Builder()
+    news, prices, alone = builder.source("news"), builder.source("prices"), builder.source("alone")
+    left, right = builder.map(news), builder.map(prices)
+    both = builder.sink(builder.union(left, right), ExactlyOnce())
+    other = builder.sink(alone)
+    found = regions(builder.plan())
+    assert [set(region.nodes) for region in found] == [{news, prices, left, right, both - 1, both}, {alone, other}]
+    assert found[0].sources == (news, prices)
+    assert found[0].exactly_once_sinks == (both,)
+    assert found[1].exactly_once_sinks == ()
+
+
+def test_three_parts_joined_one_after_the_other_are_one_region() -> None:
+    builder = Builder()
+    a, b, c = builder.source("a"), builder.source("b"), builder.source("c")
+    late = builder.union(b, c)
+    builder.sink(builder.union(a, late))
+    assert len(regions(builder.plan())) == 1
+
+
+def test_a_regions_id_comes_from_its_exactly_once_sinks_and_its_lane_and_not_from_plan_order() -> None:
+    def build(*names: str) -> Plan:
+        builder = Builder()
+        for name in names:
+            builder.change(builder.sink(builder.source(name), ExactlyOnce()), uid=f"to {name}")
+        return builder.plan()
+
+    forward, backward = regions(build("a", "b")), regions(build("b", "a"))
+    assert [region.id for region in forward] == [region.id for region in reversed(backward)]
+    assert [region.id[:-1] for region in forward] == [region.id[:-1] for region in regions(build("a", "b"), lane=1)]
+    assert {region.id[-1] for region in regions(build("a", "b"), lane=1)} == {"1"}
+
+
+def test_a_region_without_exactly_once_sinks_is_named_by_its_sources() -> None:
+    one, other = Builder(), Builder()
+    one.sink(one.source())
+    other.sink(other.map(other.source()))
+    assert regions(one.plan())[0].id == regions(other.plan())[0].id
+
+
+def test_a_region_without_sources_is_named_by_its_operators() -> None:
+    builder = Builder()
+    builder.add(Map(str), "floating")
+    assert len(regions(builder.plan())) == 1
+
+
+def test_only_a_sink_that_says_so_is_exactly_once() -> None:
+    builder = Builder()
+    source = builder.source()
+    nodes = [source, builder.sink(source), builder.sink(source, ExactlyOnce())]
+    assert [is_exactly_once(builder.node(n)) for n in nodes] == [False, False, True]
+
+
+@given(st.lists(st.lists(st.integers(0, 20), max_size=3), min_size=1, max_size=12))
+def test_regions_are_the_connected_parts_of_any_plan(shape: list[list[int]]) -> None:
+    builder = PlanBuilder()
+    for number, above in enumerate(shape):
+        inputs = tuple(i % number for i in above) if number else ()
+        if inputs:
+            builder.add(Union(), "Union", inputs)
+        else:
+            builder.add(ReadSource(CollectionSource(()), WatermarkStrategy.no_watermarks()), f"source {number}")
+    plan = builder.build("job")
+    found = regions(plan)
+    of = {n: region.id for region in found for n in region.nodes}
+    assert sorted(of) == list(range(len(shape)))
+    assert len({region.id for region in found}) == len(found)
+    assert all(of[node.id] == of[i] for node in plan for i in node.inputs)
+    # As many as there are parts: merging any more would join what nothing connects.
+    parts = {n: {n} for n in range(len(shape))}
+    for node in plan:
+        for i in node.inputs:
+            joined = parts[node.id] | parts[i]
+            for n in joined:
+                parts[n] = joined
+    assert {frozenset(region.nodes) for region in found} == {frozenset(part) for part in parts.values()}

@@ -1,0 +1,228 @@
+"""What the engine makes of a configuration, and which plans it refuses before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.checkpoint.decision import Assume
+from headrace.common import Configuration, WatermarkStrategy
+from headrace.connector import Boundedness, DeliveryGuarantee, Sink, Source
+from headrace.connector.builtin import CollectionSource, PrintSink
+from headrace.errors import ConfigError, NotSupportedError
+from headrace.plan.graph import Map, Node, Plan, ReadSource, WriteSink
+from headrace.runtime.restart import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
+from headrace.runtime.settings import Settings, check_plan, read_settings
+
+
+@dataclass(frozen=True)
+class Endless(Source):
+    parallel: bool = True
+
+    @property
+    def boundedness(self) -> Boundedness:
+        return Boundedness.CONTINUOUS_UNBOUNDED
+
+    @property
+    def is_parallel(self) -> bool:
+        return self.parallel
+
+    def create_enumerator(self, context: Any) -> Any:
+        raise AssertionError("only looked at")
+
+    create_reader = encode_split = decode_split = create_enumerator
+
+
+@dataclass(frozen=True)
+class ExactlyOnce(Sink):
+    delivery_guarantee: DeliveryGuarantee = DeliveryGuarantee.EXACTLY_ONCE
+
+    def create_writer(self, *_: Any) -> Any:
+        raise AssertionError("only looked at")
+
+
+def configuration(settings: Mapping[str, str]) -> Configuration:
+    made = Configuration()
+    for key, value in settings.items():
+        made.set_string(key, value)
+    return made
+
+
+def settings(**given: str) -> Settings:
+    return read_settings(configuration({key.replace("__", "-").replace("_", "."): v for key, v in given.items()}))
+
+
+def plan(source: Source, sink: Sink) -> Plan:
+    read = Node(0, ReadSource(source, WatermarkStrategy.no_watermarks()), "news")
+    return Plan("job", (read, Node(1, Map(str), "map", (0,)), Node(2, WriteSink(sink), "counts", (1,))))
+
+
+def check(given: Plan, options: Mapping[str, str]) -> list[str]:
+    made = configuration(options)
+    return check_plan(given, read_settings(made), made)
+
+
+def test_without_settings_flinks_defaults_hold() -> None:
+    assert read_settings(Configuration()) == Settings(
+        checkpoint_interval_ms=None,
+        checkpoint_timeout_ms=600_000,
+        min_pause_ms=0,
+        tolerable_failures=0,
+        num_retained=1,
+        checkpoint_dir=None,
+        savepoint_dir=None,
+        recovery_path=None,
+        ignore_unclaimed_state=False,
+        fresh=False,
+        assume=None,
+        watermark_interval_ms=200,
+        max_parallelism=128,
+        restart_strategy=NoRestart(),
+        job_parameters={},
+    )
+
+
+def test_every_setting_is_read() -> None:
+    read = read_settings(
+        configuration(
+            {
+                "execution.checkpointing.interval": "1 s",
+                "execution.checkpointing.timeout": "2 s",
+                "execution.checkpointing.min-pause": "3 s",
+                "execution.checkpointing.tolerable-failed-checkpoints": "4",
+                "execution.checkpointing.num-retained": "5",
+                "execution.checkpointing.dir": "file:///state",
+                "execution.checkpointing.savepoint-dir": "saved",
+                "execution.state-recovery.path": "saved/one",
+                "execution.state-recovery.ignore-unclaimed-state": "true",
+                "headrace.assume": "aborted",
+                "pipeline.auto-watermark-interval": "6 ms",
+                "pipeline.max-parallelism": "7",
+                "pipeline.global-job-parameters": "a:b",
+                "restart-strategy.type": "none",
+            }
+        )
+    )
+    assert read == Settings(
+        checkpoint_interval_ms=1_000,
+        checkpoint_timeout_ms=2_000,
+        min_pause_ms=3_000,
+        tolerable_failures=4,
+        num_retained=5,
+        checkpoint_dir=Path("/state"),
+        savepoint_dir=Path("saved"),
+        recovery_path=Path("saved/one"),
+        ignore_unclaimed_state=True,
+        fresh=False,
+        assume=Assume.ABORTED,
+        watermark_interval_ms=6,
+        max_parallelism=7,
+        restart_strategy=NoRestart(),
+        job_parameters={"a": "b"},
+    )
+
+
+def test_a_folder_in_the_home_folder_is_found() -> None:
+    found = settings(execution_checkpointing_dir="~/state").checkpoint_dir
+    assert found == Path.home() / "state"
+
+
+@pytest.mark.parametrize(
+    "key", ["execution.checkpointing.dir", "execution.checkpointing.savepoint-dir", "execution.state-recovery.path"]
+)
+def test_a_folder_that_is_not_local_is_refused_by_its_setting(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"`{key}` is 's3://bucket/state'; only local folders"):
+        read_settings(configuration({key: "s3://bucket/state"}))
+
+
+def test_starting_over_and_starting_from_somewhere_contradict_each_other() -> None:
+    with pytest.raises(ConfigError, match=r"`headrace.fresh` .* `execution.state-recovery.path` .* give one of them"):
+        read_settings(configuration({"headrace.fresh": "true", "execution.state-recovery.path": "there"}))
+
+
+def test_a_value_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"`execution\.checkpointing\.interval` is 'often'"):
+        settings(execution_checkpointing_interval="often")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, NoRestart()),
+        ({"execution.checkpointing.interval": "1 s"}, ExponentialDelay(1_000, 60_000, 1.5, 3_600_000, 0.1, None)),
+        ({"execution.checkpointing.interval": "1 s", "restart-strategy.type": "off"}, NoRestart()),
+        (
+            {
+                "restart-strategy.type": "fixed-delay",
+                "restart-strategy.fixed-delay.attempts": "3",
+                "restart-strategy.fixed-delay.delay": "2 s",
+            },
+            FixedDelay(3, 2_000),
+        ),
+        ({"restart-strategy.type": "fixed-delay"}, FixedDelay(1, 1_000)),
+        (
+            {
+                "restart-strategy.type": "failure-rate",
+                "restart-strategy.failure-rate.max-failures-per-interval": "2",
+                "restart-strategy.failure-rate.failure-rate-interval": "3 s",
+                "restart-strategy.failure-rate.delay": "4 s",
+            },
+            FailureRate(2, 3_000, 4_000),
+        ),
+        (
+            {
+                "restart-strategy.type": "exponential-delay",
+                "restart-strategy.exponential-delay.initial-backoff": "2 s",
+                "restart-strategy.exponential-delay.max-backoff": "3 s",
+                "restart-strategy.exponential-delay.backoff-multiplier": "4",
+                "restart-strategy.exponential-delay.reset-backoff-threshold": "5 s",
+                "restart-strategy.exponential-delay.jitter-factor": "0.5",
+                "restart-strategy.exponential-delay.attempts-before-reset-backoff": "6",
+            },
+            ExponentialDelay(2_000, 3_000, 4.0, 5_000, 0.5, 6),
+        ),
+    ],
+)
+def test_the_restart_strategy_is_the_one_that_is_set(options: Mapping[str, str], expected: RestartStrategy) -> None:
+    assert read_settings(configuration(options)).restart_strategy == expected
+
+
+def test_a_plan_without_operators_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no operators are defined"):
+        check(Plan("job", ()), {})
+
+
+def test_more_than_one_subtask_is_refused_by_the_operator_or_the_setting_that_asks_for_it() -> None:
+    given = plan(CollectionSource((1,)), PrintSink())
+    with pytest.raises(NotSupportedError, match=r"parallelism 2 \(`parallelism.default`\)"):
+        check(given, {"parallelism.default": "2"})
+    one = replace(given, nodes=(given.nodes[0], replace(given.nodes[1], parallelism=3), given.nodes[2]))
+    with pytest.raises(NotSupportedError, match="parallelism 3 of `map`"):
+        check(one, {})
+    assert check(replace(one, nodes=tuple(replace(node, parallelism=1) for node in one.nodes)), {}) == []
+
+
+def test_a_source_that_is_read_by_one_subtask_anyway_may_ask_for_more() -> None:
+    given = plan(Endless(parallel=False), PrintSink())
+    assert check(replace(given, nodes=(replace(given.nodes[0], parallelism=4), *given.nodes[1:])), {}) == []
+    parallel = plan(Endless(), PrintSink())
+    with pytest.raises(NotSupportedError, match="parallelism 4 of `news`"):
+        check(replace(parallel, nodes=(replace(parallel.nodes[0], parallelism=4), *parallel.nodes[1:])), {})
+
+
+def test_exactly_once_on_an_endless_source_needs_checkpoints() -> None:
+    folder = {"execution.checkpointing.dir": "/state"}
+    with pytest.raises(ConfigError, match="`counts` delivers exactly once, but checkpoints are off and `news` never"):
+        check(plan(Endless(), ExactlyOnce()), folder)
+    assert check(plan(Endless(), ExactlyOnce()), folder | {"execution.checkpointing.interval": "1 s"}) == []
+    assert check(plan(CollectionSource(()), ExactlyOnce()), folder) == []
+    assert check(plan(Endless(), PrintSink()), {}) == []
+
+
+def test_exactly_once_without_a_folder_is_worth_a_warning() -> None:
+    [warning] = check(plan(CollectionSource(()), ExactlyOnce()), {})
+    assert warning.startswith("`counts` delivers exactly once within this run only: `execution.checkpointing.dir`")
