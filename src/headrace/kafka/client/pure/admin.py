@@ -1,0 +1,183 @@
+"""Asking a cluster, on `confluent_kafka.admin.AdminClient`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from headrace.kafka.client.protocol import (
+    ClientError,
+    CommittedOffset,
+    Failure,
+    KafkaTopicPartition,
+    Position,
+    Settings,
+    TopicDescription,
+)
+from headrace.kafka.client.pure.reports import (
+    HOPELESS,
+    WAIT_SLICE_S,
+    Reports,
+    client_config,
+    failing_as_client_error,
+    failure_of,
+    failure_of_exception,
+    partition_of,
+    shared_settings,
+    with_cause,
+)
+
+if TYPE_CHECKING:
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+
+class PureAdmin:
+    """`Admin` on `confluent_kafka.admin.AdminClient`."""
+
+    def __init__(self, settings: Settings, timeout_s: float) -> None:
+        from confluent_kafka.admin import AdminClient
+
+        self._reports = Reports()
+        self._timeout_s = timeout_s
+        self._cluster: Any = None
+        config = shared_settings(settings)
+        with failing_as_client_error():
+            self._client: AdminClient | None = AdminClient(client_config(config, self._reports))
+
+    def _result(self, future: Any) -> Any:
+        """The future's result; the client is served meanwhile, and given up at once where waiting cannot help."""
+        assert self._client is not None
+        deadline = time.monotonic() + self._timeout_s + 1.0
+        while not future.done():
+            self._client.poll(0.005)
+            cause = self._reports.cause
+            if cause is not None and cause.name in HOPELESS:
+                raise ClientError(Failure("_TIMED_OUT", "the brokers cannot be reached", cause=cause))
+            if time.monotonic() > deadline:
+                failure = Failure("_TIMED_OUT", f"no answer within {self._timeout_s:g} s", is_retriable=True)
+                raise ClientError(with_cause(failure, self._reports))
+        # Not `result`: the traceback that it attaches would keep the client until the next garbage collection.
+        error = future.exception()
+        if error is not None:
+            raise ClientError(with_cause(failure_of_exception(error), self._reports))
+        return future.result()
+
+    def _outcome(self, future: Any) -> Any:
+        """Like `_result`, but a broker's refusal of this one thing is a value."""
+        try:
+            return self._result(future)
+        except ClientError as error:
+            if error.failure.name.startswith("_") and error.failure.name != "_UNKNOWN_PARTITION":
+                raise
+            return error.failure
+
+    def cluster_id(self) -> str:
+        return str(self._described_cluster().cluster_id)
+
+    def _described_cluster(self) -> Any:
+        assert self._client is not None
+        if self._cluster is None:
+            with failing_as_client_error(self._reports):
+                self._cluster = self._result(self._client.describe_cluster(request_timeout=self._timeout_s))
+        return self._cluster
+
+    def topic_names(self) -> list[str]:
+        self._described_cluster()
+        assert self._client is not None
+        with failing_as_client_error(self._reports):
+            return sorted(self._client.list_topics(timeout=self._timeout_s).topics)
+
+    def describe_topics(self, names: Iterable[str]) -> dict[str, TopicDescription | Failure]:
+        from confluent_kafka import TopicCollection
+
+        assert self._client is not None
+        asked = list(names)
+        with failing_as_client_error(self._reports):
+            futures = self._client.describe_topics(TopicCollection(asked), request_timeout=self._timeout_s)
+        described: dict[str, TopicDescription | Failure] = {}
+        for name in asked:
+            found = self._outcome(futures[name])
+            if not isinstance(found, Failure):
+                topic_id = None if found.topic_id is None else str(found.topic_id)
+                numbers = tuple(sorted(partition.id for partition in found.partitions))
+                found = TopicDescription(name, topic_id, numbers)
+            described[name] = found
+        return described
+
+    def list_offsets(
+        self, partitions: Iterable[KafkaTopicPartition], at: Position | int
+    ) -> dict[KafkaTopicPartition, int | Failure | None]:
+        from confluent_kafka import TopicPartition
+        from confluent_kafka.admin._listoffsets import OffsetSpec
+
+        assert self._client is not None
+        if isinstance(at, int):
+            place: Any = OffsetSpec.for_timestamp(at)
+        else:
+            named: Any = OffsetSpec
+            place = named.earliest() if at is Position.EARLIEST else named.latest()
+        asked = {TopicPartition(p.topic, p.partition): place for p in partitions}
+        if not asked:
+            return {}
+        with failing_as_client_error(self._reports):
+            futures = self._client.list_offsets(asked, request_timeout=self._timeout_s)
+        offsets: dict[KafkaTopicPartition, int | Failure | None] = {}
+        for one, future in futures.items():
+            found = self._outcome(future)
+            offset = found if isinstance(found, Failure) else found.offset
+            offsets[partition_of(one)] = None if offset == -1 else offset
+        return offsets
+
+    def committed(
+        self, group: str, partitions: Iterable[KafkaTopicPartition], *, stable: bool
+    ) -> dict[KafkaTopicPartition, CommittedOffset | Failure | None]:
+        from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+
+        asked = [TopicPartition(p.topic, p.partition) for p in partitions]
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            assert self._client is not None
+            request = ConsumerGroupTopicPartitions(group, asked)
+            with failing_as_client_error(self._reports):
+                futures = self._client.list_consumer_group_offsets(
+                    [request], require_stable=stable, request_timeout=self._timeout_s
+                )
+            answer = self._outcome(futures[group])
+            if isinstance(answer, Failure):
+                if answer.name != "UNSTABLE_OFFSET_COMMIT":
+                    return {partition_of(one): answer for one in asked}
+            elif not any(o.error and o.error.name() == "UNSTABLE_OFFSET_COMMIT" for o in answer.topic_partitions):
+                return {partition_of(one): _committed(one) for one in answer.topic_partitions}
+            if time.monotonic() > deadline:
+                failure = Failure(
+                    "UNSTABLE_OFFSET_COMMIT", "a transaction holds the group's offsets", is_retriable=True
+                )
+                return {partition_of(one): failure for one in asked}
+            self._client.poll(WAIT_SLICE_S)
+
+    def broker_setting(self, name: str) -> str | None:
+        from confluent_kafka.admin._config import ConfigResource
+
+        assert self._client is not None
+        broker = self._described_cluster().controller
+        if broker is None:
+            return None
+        resource = ConfigResource(ConfigResource.Type.BROKER, str(broker.id))
+        with failing_as_client_error(self._reports):
+            futures = self._client.describe_configs([resource], request_timeout=self._timeout_s)
+        found = self._outcome(futures[resource])
+        if isinstance(found, Failure) or name not in found:
+            return None
+        value: str | None = found[name].value
+        return value
+
+    def close(self) -> None:
+        self._client = None
+
+
+def _committed(one: TopicPartition) -> CommittedOffset | Failure | None:
+    if one.error:
+        return failure_of(one.error)
+    return None if one.offset < 0 else CommittedOffset(one.offset, one.metadata or "")
