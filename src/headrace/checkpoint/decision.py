@@ -49,8 +49,8 @@ works with another folder, or by a `--fresh` start whose folder was lost.
 | a file cannot be written, no producer error | keep the transaction, the next checkpoint commits both | start again |
 | producer error, or a transaction lost | start again: the markers decide | start again: the markers decide |
 | outcome of a commit unknown | – | ask again until it settles |
-| fenced before the own claim, or the epoch taken | back off for a random while, start over | – |
-| fenced later | `on_fenced` | `on_fenced` |
+| fenced or the epoch taken, before the own claim | back off for a random while, start over | – |
+| fenced or the epoch taken, later | `on_fenced` | `on_fenced` |
 """
 
 from __future__ import annotations

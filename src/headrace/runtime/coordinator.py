@@ -100,7 +100,7 @@ class Coordinator:
         self.is_done = False
         self.finished_before: AlreadyFinished | None = None
         self.completed: Manifest | None = None
-        self.last_savepoint: Path | None = None
+        self._last_savepoint: Path | None = None
         self._settings = settings
         self._folder = folder
         self._link = link
@@ -154,6 +154,11 @@ class Coordinator:
         """Write a savepoint with the next checkpoint, and let that be soon."""
         self._savepoint_request = path
 
+    def take_savepoint(self) -> Path | None:
+        """The savepoint written since the last call, if there is one."""
+        taken, self._last_savepoint = self._last_savepoint, None
+        return taken
+
     def handle(self, message: ToCoordinator) -> None:
         """Take in what a worker says. Raises what the worker failed with."""
         match message:
@@ -198,9 +203,9 @@ class Coordinator:
         return max(0.0, min(due, default=now + 1) - now)
 
     def explain_fencing(self, wait: Callable[[float], None]) -> OtherCopy | TimedOut | BackOff:
-        """What it means that a region was fenced: reads the claims, without initialising anything."""
+        """What it means that a region was fenced, or the epoch is over: reads the claims, initialises nothing."""
         baseline = self._start.baseline
-        if baseline is None:
+        if baseline is None or not self._start.is_claimed:
             return BackOff()
         started_at = self._clock()
         while True:
@@ -300,7 +305,7 @@ class Coordinator:
         log.debug("checkpoint %s complete in %.0f ms", manifest.id, (now - flight.started_at) * 1000)
         if flight.savepoint is not None:
             path = flight.savepoint / f"savepoint-{manifest.id.epoch}-{manifest.id.number}"
-            self.last_savepoint = self._folder.write_savepoint(path, manifest).parent
+            self._last_savepoint = self._folder.write_savepoint(path, manifest).parent
         if flight.is_final:
             if self._input_ended:
                 self._folder.mark_finished(manifest.id)

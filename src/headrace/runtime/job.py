@@ -7,8 +7,8 @@ decides what follows:
 |---|---|
 | a setting, a snapshot that must not be restored | end with the error |
 | anything before the job has run for the first time | end with the error: nobody wants to wait for a typo |
-| the epoch taken, or fenced before the own claim: another copy is starting | back off for a random while, start over |
-| fenced, and a newer copy holds the claim | end with the error: two copies would fence each other for ever |
+| the epoch taken or fenced, before the own claim: another copy is starting | back off for a random while, start over |
+| the same later, and a newer copy holds the claim | end with the error: two copies would fence each other for ever |
 | anything else, a transaction that timed out included | as the restart strategy says |
 
 At parallelism 1 coordinator and worker take turns in the thread that called `execute`.
@@ -28,6 +28,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -84,6 +85,15 @@ def start_job(plan: Plan, configuration: Configuration) -> JobClient:
     return job
 
 
+@dataclass(frozen=True, slots=True)
+class _SavepointRequest:
+    """A savepoint that was asked for. `result` is running once a coordinator knows of it."""
+
+    directory: Path
+    is_last: bool
+    result: Future[str] = field(default_factory=Future)
+
+
 class Job(JobClient):
     """One run of a job, and its handle."""
 
@@ -101,7 +111,7 @@ class Job(JobClient):
         self._wake = threading.Event()
         self._stop_requested = False
         self._cancel_requested = False
-        self._savepoint: tuple[Path, Future[str]] | None = None
+        self._savepoint: _SavepointRequest | None = None
         self._has_run = False
         self._attempts = 0
 
@@ -137,21 +147,23 @@ class Job(JobClient):
                 "stop_with_savepoint(advance_to_end_of_event_time=True)",
                 "pass False: windows and timers then go on later",
             )
-        future = self.trigger_savepoint(savepoint_directory)
-        self.stop()
-        return future
+        return self._request_savepoint(savepoint_directory, is_last=True)
 
     def trigger_savepoint(self, savepoint_directory: str | None = None) -> CompletableFuture[str]:
-        """Take a savepoint; its path is the result."""
+        """Take a savepoint; its path is the result, or what the job failed with before it was taken."""
+        return self._request_savepoint(savepoint_directory, is_last=False)
+
+    def _request_savepoint(self, savepoint_directory: str | None, *, is_last: bool) -> CompletableFuture[str]:
         directory = Path(savepoint_directory) if savepoint_directory else self._settings.savepoint_dir
         if directory is None:
             raise ConfigError("a savepoint needs a folder: pass one, or set `execution.checkpointing.savepoint-dir`")
         if self._savepoint is not None:
             raise StateError("a savepoint is already under way; wait for its result")
-        future: Future[str] = Future()
-        self._savepoint = (directory, future)
-        self._wake.set()
-        return CompletableFuture(future)
+        request = _SavepointRequest(directory, is_last)
+        self._savepoint = request
+        if self._result.done():
+            self._settle_savepoint(None, StateError(f"job {self._plan.job_name!r} has ended; there is no savepoint"))
+        return CompletableFuture(request.result)
 
     def get_accumulators(self) -> CompletableFuture[dict[str, Any]]:
         """None are kept: an empty dict."""
@@ -194,6 +206,7 @@ class Job(JobClient):
         self._status = JobStatus.FINISHED
         result = JobExecutionResult(self._id, int((time.monotonic() - started_at) * 1000))
         self._result.set_result(result)
+        self._settle_savepoint(None, StateError(f"job {self._plan.job_name!r} has ended; there is no savepoint"))
         return result
 
     def _run_attempts(self, folder: CheckpointFolder) -> None:
@@ -211,6 +224,8 @@ class Job(JobClient):
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, it decides what follows
                 pause_s = self._pause_after(error, coordinator, failures)
+                if self._savepoint is not None and self._savepoint.result.running():
+                    self._settle_savepoint(None, StateError(f"the savepoint failed with the job: {error}"))
             finally:
                 if coordinator.has_baseline:
                     # What was asked for is durable now: a restart goes on from there.
@@ -222,7 +237,7 @@ class Job(JobClient):
     def _pause_after(self, error: Exception, coordinator: Coordinator, failures: list[float]) -> float:
         """How many seconds to wait before the next attempt, after this one failed; raises if there is to be none."""
         if isinstance(error, FencedError | EpochTaken):
-            match BackOff() if isinstance(error, EpochTaken) else coordinator.explain_fencing(self._pause):
+            match coordinator.explain_fencing(self._pause):
                 case OtherCopy(at):
                     raise StateError(
                         f"another copy of job {self._plan.job_name!r} took over with snapshot {at}; this one stops and "
@@ -232,8 +247,10 @@ class Job(JobClient):
                 case BackOff():
                     log.info("another copy of job `%s` is starting: %s", self._plan.job_name, error)
                     return random.uniform(0.1, 2.0)
-                case TimedOut():
+                case TimedOut() if isinstance(error, FencedError):
                     log.warning("a transaction timed out; nothing is lost, its records are produced again")
+                case TimedOut():
+                    log.warning("another copy of job `%s` began and gave up: %s", self._plan.job_name, error)
         failures.append(time.monotonic() * 1000)
         delay_ms = delay_before_restart(self._settings.restart_strategy, failures, random.random())
         is_final = isinstance(error, ConfigError | StateError | JobCancelled)
@@ -261,11 +278,14 @@ class Job(JobClient):
         while not coordinator.is_done:
             if self._cancel_requested:
                 raise JobCancelled(f"job {self._plan.job_name!r} was cancelled")
+            request = self._savepoint
+            if request is not None and not request.result.running():
+                request.result.set_running_or_notify_cancel()
+                coordinator.request_savepoint(request.directory)
+                # Not before: the checkpoint it is written with has to be the last one.
+                self._stop_requested = self._stop_requested or request.is_last
             if self._stop_requested:
                 coordinator.stop()
-            if self._savepoint is not None and not self._savepoint[1].running():
-                self._savepoint[1].set_running_or_notify_cancel()
-                coordinator.request_savepoint(self._savepoint[0])
             if worker.is_running and not self._stop_requested:
                 worker.step(min(STEP_WAIT_S, coordinator.seconds_until_due()))
             while (message := link.receive()) is not None:
@@ -273,17 +293,17 @@ class Job(JobClient):
             coordinator.tick()
             while (message := link.receive()) is not None:
                 coordinator.handle(message)
-            self._settle_savepoint(coordinator.last_savepoint, None)
+            self._settle_savepoint(coordinator.take_savepoint(), None)
 
     def _settle_savepoint(self, path: Path | None, error: BaseException | None) -> None:
-        if self._savepoint is None or (path is None and error is None):
+        request = self._savepoint
+        if request is None or (path is None and error is None):
             return
-        future = self._savepoint[1]
         self._savepoint = None
         if error is not None:
-            future.set_exception(error)
+            request.result.set_exception(error)
         else:
-            future.set_result(str(path))
+            request.result.set_result(str(path))
 
     def _shut_down(self, link: LocalLink, coordinator: Coordinator) -> None:
         link.send(Close())
