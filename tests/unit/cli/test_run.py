@@ -13,6 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from headrace.cli.main import main
+from headrace.common.configuration import launch_configuration
+from headrace.datastream.job import launch_engine
 
 HEAD = """
 import sys
@@ -108,6 +110,7 @@ def test_settings_of_the_command_line_go_over_the_programs(program: Callable[[st
     path = program(HEAD + "env.set_parallelism(1)\nprint(env.get_parallelism(), env.get_checkpoint_interval())")
     assert run("-D", "execution.checkpointing.interval=3 s", "--parallelism", 4, path).output == "4 3000\n"
     # Nothing of it is left for the next program.
+    assert (launch_configuration.get(), launch_engine.get()) == (None, None)
     assert run(path).output == "1 -1\n"
 
 
@@ -154,6 +157,18 @@ def test_what_a_function_raises_is_shown_first_and_without_the_engine(program: C
     assert lines[-2] == "ZeroDivisionError: integer division or modulo by zero"
     assert lines[-1].startswith("error: `Map` failed with ZeroDivisionError")
     assert "element 1 of the collection: 0" in lines[-1]
+
+
+def test_a_traceback_ends_where_the_users_code_calls_ours(program: Callable[[str], Path]) -> None:
+    path = program(
+        HEAD
+        + "from headrace.common import SimpleStringSchema\n"
+        + "def write(n):\n    return SimpleStringSchema().serialize(n)\n"
+        + "env.from_collection([1]).map(write).print()\nenv.execute()"
+    )
+    lines = run(path).stderr.splitlines()
+    assert [line for line in lines if "File" in line] == [f'  File "{path}", line 8, in write']
+    assert lines[-1].startswith("error: `Map` failed with DataError: SimpleStringSchema writes str, got int")
 
 
 def test_a_wrong_setting_names_the_line_of_the_program_and_exits_with_2(program: Callable[[str], Path]) -> None:

@@ -155,6 +155,15 @@ def test_a_regions_id_comes_from_its_exactly_once_sinks_and_its_lane_and_not_fro
     assert {region.id[-1] for region in regions(build("a", "b"), lane=1)} == {"1"}
 
 
+def test_a_regions_id_does_not_change_with_its_sources() -> None:
+    found = []
+    for name in ("news", "news from elsewhere"):
+        builder = Builder()
+        builder.change(builder.sink(builder.source(name), ExactlyOnce()), uid="counts")
+        found.append(regions(builder.plan())[0].id)
+    assert found[0] == found[1]
+
+
 def test_a_region_without_exactly_once_sinks_is_named_by_its_sources() -> None:
     one, other = Builder(), Builder()
     one.sink(one.source())
