@@ -102,7 +102,8 @@ def compile_loop(plan: Plan, source_id: int, calls: dict[int, Calls]) -> Loop:
     is_timed = len(aligned) < len(sinks) or writer.reads_time
     head = []
     for n in sinks:
-        head.append(f"    a{n} = outputs[{n}][0].append" + ("" if n in aligned else f"; b{n} = outputs[{n}][1].append"))
+        head.append(f"    o{n}, p{n} = outputs[{n}]")
+        head.append(f"    a{n}, b{n} = o{n}.append, p{n}.append")
     loop = "    for v, t in zip(records, timestamps):" if is_timed else "    for v in records:"
     defaults = "".join(f", {name}={name}" for name in writer.bindings)
     body = writer.lines or ["        pass"]
@@ -251,5 +252,5 @@ class _Writer:
         self._body(n, f"y{n}", time, depth + 2)
         sinks = dict.fromkeys(sink for sink, _ in _arrivals(self.plan, n, aligned=False))
         if sinks:
-            self._put(depth + 2, f"if {' or '.join(f'len(outputs[{s}][0]) >= {OUTPUT_LIMIT}' for s in sinks)}:")
+            self._put(depth + 2, f"if {' or '.join(f'len(o{s}) >= {OUTPUT_LIMIT}' for s in sinks)}:")
             self._put(depth + 3, "yield")

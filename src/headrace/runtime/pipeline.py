@@ -25,7 +25,7 @@ STEP_S = 0.05
 MAX_RECORDS = 500
 """Records per poll. 500 beats 5,000 by a quarter: they stay in the cache, and young for the garbage collector."""
 
-MAX_SLICE = 100
+MAX_SLICE = 250
 """Records between two looks at the clock: what a function that becomes slow all at once can cost."""
 
 

@@ -48,6 +48,7 @@ def test_an_element_of_another_type_is_an_error_that_says_which_and_what_to_do(
 
 def test_bytes_are_handed_over_as_they_are() -> None:
     assert deserializer_of(ByteArraySchema()) is None
+    assert serializer_of(ByteArraySchema()) is None
     assert ByteArraySchema().serialize(bytearray(b"x")) == b"x"
 
 

@@ -104,13 +104,15 @@ class PureConsumer:
                         messages += client.consume(max_records - 1, 0)
         events, self._reports.events[:] = list(self._reports.events), []
         if messages:
+            times = [at for _, at in map(self._timestamp, messages)]
+            # Without a timestamp it may be an error: asking each message for one costs more than this look.
             if (
                 self._topics == 1
-                and not any(map(self._error, messages))
+                and (min(times) >= 0 or not any(map(self._error, messages)))
                 and len(set(map(self._partition, messages))) == 1
                 and (partition := self._assigned.get((messages[0].topic(), messages[0].partition())))
             ):
-                events.append(self._records(partition, messages))
+                events.append(self._records(partition, messages, times))
             else:
                 events += self._sorted(messages)
         return events
@@ -129,21 +131,24 @@ class PureConsumer:
                     yield ClientFailed(failure_of(error))
             else:
                 if partition in groups:
-                    yield self._records(partition, groups.pop(partition))
+                    yield self._timed(partition, groups.pop(partition))
                 if error.code() == self._end_code:
                     yield EndOfPartition(partition, message.offset() or 0)
                 else:
                     yield PartitionFailed(partition, failure_of(error))
         for partition, group in groups.items():
-            yield self._records(partition, group)
+            yield self._timed(partition, group)
 
-    def _records(self, partition: KafkaTopicPartition, messages: list[Message]) -> Records:
+    def _timed(self, partition: KafkaTopicPartition, messages: list[Message]) -> Records:
+        return self._records(partition, messages, [at for _, at in map(self._timestamp, messages)])
+
+    def _records(self, partition: KafkaTopicPartition, messages: list[Message], times: list[int]) -> Records:
         last = messages[-1].offset()
         assert last is not None
         return Records(
             partition=partition,
             values=list(map(self._value, messages)),
-            timestamps=[at for _, at in map(self._timestamp, messages)],
+            timestamps=times,
             next_offset=last + 1,
             source=_Source(messages),
             keys=[message.key() for message in messages] if self._with_keys else None,
