@@ -15,6 +15,8 @@ from headrace.broker import DevBroker
 from headrace.connector import SinkWriter, WriterContext
 from headrace.errors import DataError, ExternalError
 from headrace.kafka import DeliveryGuarantee, KafkaRecordSerializationSchema, KafkaSink
+from headrace.kafka.client import default_client
+from headrace.kafka.sink import KafkaWriter
 
 TIMEOUT_S = 30.0
 CONTEXT = WriterContext("job", "sink", 0, 1)
@@ -138,23 +140,45 @@ def test_a_record_too_large_for_the_topic_is_named_at_the_flush(open_writer: Ope
         writer.flush()
 
 
-def test_a_topic_that_does_not_exist_is_named(open_writer: Open, topic_name: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("guarantee", [DeliveryGuarantee.NONE, DeliveryGuarantee.AT_LEAST_ONCE])
+def test_a_topic_that_does_not_exist_is_named_before_anything_is_written(
+    guarantee: DeliveryGuarantee, open_writer: Open, topic_name: Callable[[str], str]
+) -> None:
     topic = topic_name("missing")
-    writer = open_writer(topic, **{"topic.metadata.propagation.max.ms": "500"})
-    writer.write([b"x"], None)
-    with pytest.raises(ExternalError, match=rf"'{topic}' was not delivered.*create the topic"):
+    begun = time.monotonic()
+    with pytest.raises(
+        ExternalError, match=rf"'{topic}' does not exist on .*create it.*`auto.create.topics.enable`"
+    ) as e:
+        open_writer(topic, guarantee)
+    assert time.monotonic() - begun < 2
+    assert not e.value.retriable
+
+
+def test_a_topic_that_the_brokers_create_when_asked_is_created(
+    open_writer: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    with DevBroker(properties={"auto.create.topics.enable": "true"}) as broker:
+        writer = open_writer("made", servers=broker.bootstrap_servers)
+        writer.write([b"x"], None)
         writer.flush()
+        assert [message.value() for message in read_all(broker, "made")] == [b"x"]
+        assert "topic 'made' did not exist; the brokers created it" in caplog.text
+        unwanted = {"allow.auto.create.topics": "false"}
+        with pytest.raises(ExternalError, match="'unwanted' does not exist"):
+            open_writer("unwanted", servers=broker.bootstrap_servers, **unwanted)
+        writer.close()
 
 
 def test_brokers_that_are_not_there_are_an_error_in_time_with_the_cause(open_writer: Open) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         servers = f"127.0.0.1:{taken.getsockname()[1]}"
-        writer = open_writer("t", servers=servers, **{"delivery.timeout.ms": "1000", "linger.ms": "5"})
-        writer.write([b"x"], None)
-        with pytest.raises(ExternalError, match=f"{servers} cannot be reached: .*refused"):
-            writer.flush()
-        writer.close()
+        begun = time.monotonic()
+        with pytest.raises(
+            ExternalError, match=rf"{servers} cannot be reached: .*refused.*1 s.*`default.api.timeout.ms`"
+        ):
+            open_writer("t", servers=servers, **{"default.api.timeout.ms": "1000"})
+        assert time.monotonic() - begun < 3
 
 
 def test_what_is_no_bytes_is_a_data_error(open_writer: Open, make_topic: Make) -> None:
@@ -168,7 +192,8 @@ def test_closing_waits_for_nobody() -> None:
         taken.bind(("127.0.0.1", 0))
         schema = KafkaRecordSerializationSchema.builder().set_topic("t").set_value_serialization_schema(bytes).build()
         builder = KafkaSink.builder().set_bootstrap_servers(f"127.0.0.1:{taken.getsockname()[1]}")
-        writer = builder.set_record_serializer(schema).build().create_writer(CONTEXT, None)
+        sink = builder.set_record_serializer(schema).build()
+        writer = KafkaWriter(sink, default_client().producer(sink.client_settings()))
         writer.write([b"x"] * 1000, None)
         begun = time.monotonic()
         writer.close()

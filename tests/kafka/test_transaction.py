@@ -310,6 +310,17 @@ def test_a_marker_topic_that_does_not_exist_is_named_at_once(region: Regions, si
     assert time.monotonic() - begun < 5
 
 
+def test_an_output_topic_that_does_not_exist_is_named_at_once(
+    region: Regions, sink: Sinks, make_topic: Make, topic_name: Callable[[str], str]
+) -> None:
+    topic, missing = make_topic(), topic_name("missing")
+    begun = time.monotonic()
+    with pytest.raises(ExternalError, match=rf"'{missing}' does not exist on .*create it") as raised:
+        region([sink(topic), sink(missing)], topic)
+    assert time.monotonic() - begun < 2
+    assert not raised.value.retriable
+
+
 def test_a_timeout_over_the_brokers_limit_is_refused_with_both_numbers(
     region: Regions, sink: Sinks, make_topic: Make
 ) -> None:

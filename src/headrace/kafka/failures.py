@@ -20,19 +20,17 @@ _UNKNOWN_TOPIC = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN
 
 def is_unsettled(failure: Failure) -> bool:
     """Whether a transactional call that failed so has an unknown outcome and is to be called again."""
-    return (
-        not failure.is_fatal
-        and not failure.requires_abort
-        and (
-            failure.is_retriable
-            or failure.name in ("_TIMED_OUT", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_PREV_IN_PROGRESS")
-        )
-    )
+    return not failure.is_fatal and not failure.requires_abort and (failure.is_retriable or failure.name in _UNSETTLED)
 
 
 def is_fenced(failure: Failure) -> bool:
     """Whether another producer has the transactional id now."""
     return failure.name in _FENCED
+
+
+def is_unknown_topic(failure: Failure) -> bool:
+    """Whether the brokers have no such topic, as far as this principal may know."""
+    return failure.name in _UNKNOWN_TOPIC
 
 
 def is_hopeless(failure: Failure) -> bool:
@@ -44,7 +42,11 @@ def is_hopeless(failure: Failure) -> bool:
 def error_of(what: str, failure: Failure, servers: str) -> HeadraceError:
     """The error for `what` failed (lower case, `"topic t could not be read"`); `servers` are the bootstrap servers."""
     told = failure.cause if failure.cause is not None and failure.name in _CONNECTION else failure
-    return _connection_error(what, told, servers) or _rights_error(what, told) or _other_error(what, failure)
+    # What a call waited for as long as the program lets it; a delivery has a time of its own.
+    waited = ""
+    if failure.name == "_TIMED_OUT":
+        waited = f" ({failure.text}; `default.api.timeout.ms` says how long to wait)"
+    return _connection_error(what, told, servers, waited) or _rights_error(what, told) or _other_error(what, failure)
 
 
 def undelivered(failures: Sequence[Failure]) -> str:
@@ -66,7 +68,7 @@ def transaction_error_of(what: str, failure: Failure, servers: str) -> HeadraceE
     return TransactionLost(f"{error}; nothing of it was visible, and the last checkpoint produces it again")
 
 
-def _connection_error(what: str, failure: Failure, servers: str) -> HeadraceError | None:
+def _connection_error(what: str, failure: Failure, servers: str, waited: str) -> HeadraceError | None:
     text = failure.text
     match failure.name:
         case "_AUTHENTICATION":
@@ -92,8 +94,9 @@ def _connection_error(what: str, failure: Failure, servers: str) -> HeadraceErro
             elif "alert number" in text:
                 cure = "the brokers want a client certificate: set `ssl.certificate.location` and `ssl.key.location`"
             elif name == "_ALL_BROKERS_DOWN":
-                cure += ", and that `security.protocol` is the one of this port"
-            return ExternalError(f"{what}: {servers} cannot be reached: {text}; {cure}")
+                text = "connections are closed before anything is answered"
+                cure = "set `security.protocol` to what this port speaks (SSL, SASL_SSL), or " + cure
+            return ExternalError(f"{what}: {servers} cannot be reached: {text}; {cure}{waited}")
         case _:
             return None
 
@@ -111,7 +114,7 @@ def _rights_error(what: str, failure: Failure) -> HeadraceError | None:
 
 
 def _other_error(what: str, failure: Failure) -> HeadraceError:
-    if failure.name in _UNKNOWN_TOPIC:
+    if is_unknown_topic(failure):
         return ExternalError(f"{what}: {failure}; create the topic, or correct its name", retriable=False)
     if failure.name in ("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"):
         size = "" if failure.size_bytes is None else f" of {failure.size_bytes} bytes"

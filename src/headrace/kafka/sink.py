@@ -22,7 +22,8 @@ from headrace.errors import ConfigError, DataError, InternalError
 from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import Admin, ClientError, Producer, Settings
 from headrace.kafka.failures import error_of, undelivered
-from headrace.kafka.properties import Role, masked, producer_settings, read_int, translate
+from headrace.kafka.properties import Role, masked, producer_settings, read_bool, read_int, translate
+from headrace.kafka.topics import require_topics
 from headrace.kafka.transaction import KafkaTransaction, create_transaction
 
 _LOG = logging.getLogger("headrace.kafka")
@@ -152,6 +153,11 @@ class KafkaSink(Sink):
         """How long a call may wait for the brokers."""
         return read_int(dict(self.properties), "default.api.timeout.ms", _TIMEOUT_MS) / 1000
 
+    @property
+    def may_create_topics(self) -> bool:
+        """Whether brokers that create a topic when it is asked for may do so."""
+        return read_bool(dict(self.properties), "allow.auto.create.topics", True)
+
     def client_settings(self) -> dict[str, str]:
         """Settings for a producer of this sink, under librdkafka's names."""
         return producer_settings(dict(self.properties))
@@ -175,7 +181,26 @@ class KafkaSink(Sink):
             producer = default_client().producer(settings)
         except ClientError as error:
             raise error_of("the Kafka sink could not be set up", error.failure, self.bootstrap_servers) from None
+        try:
+            # Meanwhile the producer connects.
+            self._require_topic()
+        except BaseException:
+            producer.close()
+            raise
         return KafkaWriter(self, producer)
+
+    def _require_topic(self) -> None:
+        admin = self.create_admin()
+        try:
+            require_topics(
+                admin,
+                [self.record_serializer.topic],
+                self.bootstrap_servers,
+                may_create=self.may_create_topics,
+                timeout_s=self.timeout_s,
+            )
+        finally:
+            admin.close()
 
     def create_transaction(
         self, sinks: Sequence[Sink], sources: Sequence[Source], context: TransactionContext
@@ -270,6 +295,7 @@ class KafkaSinkBuilder:
         translation = translate(properties, Role.PRODUCER)
         read_int(properties, "transaction.timeout.ms", 0)
         read_int(properties, "default.api.timeout.ms", 0)
+        read_bool(properties, "allow.auto.create.topics", True)
         for warning in translation.warnings:
             _LOG.warning("KafkaSink: %s", warning)
         return KafkaSink(tuple(properties.items()), self._serializer, self._guarantee, self._prefix)

@@ -28,6 +28,7 @@ from headrace.kafka.client.protocol import ClientError, CommittedOffset, Failure
 from headrace.kafka.failures import error_of, is_fenced, is_hopeless, is_unsettled, transaction_error_of, undelivered
 from headrace.kafka.properties import is_secret, producer_settings, read_int
 from headrace.kafka.source import KafkaSource
+from headrace.kafka.topics import require_topics
 
 if TYPE_CHECKING:
     from headrace.kafka.sink import KafkaSink
@@ -143,10 +144,17 @@ def create_transaction(
             context.checkpoint_interval_ms,
             context.checkpoint_timeout_ms,
         )
+        written = {sink.record_serializer.topic for sink in sinks}
+        require_topics(
+            admin,
+            written,
+            first.bootstrap_servers,
+            may_create=all(sink.may_create_topics for sink in sinks),
+            timeout_s=first.timeout_s,
+        )
         topic = properties.get("headrace.marker.topic") or _marker_topic(first, sources, cluster_id)
         place = MarkerPlace(properties.get("headrace.marker.group", transactional_id), topic)
-        described = admin.describe_topics([topic])[topic]
-        if isinstance(described, Failure):
+        if topic not in written and isinstance(described := admin.describe_topics([topic])[topic], Failure):
             raise error_of(f"topic {topic!r}, which is to hold the marker", described, first.bootstrap_servers)
     except ClientError as error:
         what = "the transaction could not be set up"

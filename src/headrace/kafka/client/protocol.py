@@ -231,6 +231,10 @@ class Admin(Protocol):
 
     def describe_topics(self, names: Iterable[str]) -> dict[str, TopicDescription | Failure]: ...
 
+    def ask_for_topic(self, name: str) -> bool:
+        """Whether a topic exists; as a producer asks, so that brokers with `auto.create.topics.enable` create it."""
+        ...
+
     def list_offsets(
         self, partitions: Iterable[KafkaTopicPartition], at: Position | int
     ) -> dict[KafkaTopicPartition, int | Failure | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from headrace.kafka.client.protocol import (
     TopicDescription,
 )
 from headrace.kafka.client.pure.reports import (
-    HOPELESS,
     WAIT_SLICE_S,
     Reports,
     client_config,
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from confluent_kafka import TopicPartition
     from confluent_kafka.admin import AdminClient
 
+_LOG = logging.getLogger("headrace.kafka.client")
+
+_TELL_AFTER_S = 2.0
+
 
 class PureAdmin:
     """`Admin` on `confluent_kafka.admin.AdminClient`."""
@@ -41,6 +45,8 @@ class PureAdmin:
 
         self._reports = Reports()
         self._timeout_s = timeout_s
+        self._servers = settings.get("bootstrap.servers", "the brokers")
+        self._has_told = False
         self._cluster: Any = None
         config = shared_settings(settings)
         with failing_as_client_error():
@@ -49,20 +55,29 @@ class PureAdmin:
     def _result(self, future: Any) -> Any:
         """The future's result; the client is served meanwhile, and given up at once where waiting cannot help."""
         assert self._client is not None
-        deadline = time.monotonic() + self._timeout_s + 1.0
+        begun = time.monotonic()
+        timed_out = Failure("_TIMED_OUT", f"no answer within {self._timeout_s:g} s", is_retriable=True)
         while not future.done():
             self._client.poll(0.005)
-            cause = self._reports.cause
-            if cause is not None and cause.name in HOPELESS:
-                raise ClientError(Failure("_TIMED_OUT", "the brokers cannot be reached", cause=cause))
-            if time.monotonic() > deadline:
-                failure = Failure("_TIMED_OUT", f"no answer within {self._timeout_s:g} s", is_retriable=True)
-                raise ClientError(with_cause(failure, self._reports))
+            if (cause := self._reports.hopeless()) is not None:
+                raise ClientError(Failure("_TRANSPORT", "the brokers cannot be reached", cause=cause))
+            waited_s = time.monotonic() - begun
+            if waited_s > self._timeout_s + 1.0:
+                raise ClientError(with_cause(timed_out, self._reports))
+            if waited_s > _TELL_AFTER_S and not self._has_told and self._reports.cause is not None:
+                self._has_told = True
+                _LOG.warning(
+                    "no answer from %s yet, waiting for up to %g s: %s",
+                    self._servers,
+                    self._timeout_s,
+                    self._reports.cause,
+                )
         # Not `result`: the traceback that it attaches would keep the client until the next garbage collection.
         error = future.exception()
-        if error is not None:
-            raise ClientError(with_cause(failure_of_exception(error), self._reports))
-        return future.result()
+        if error is None:
+            return future.result()
+        failure = failure_of_exception(error)
+        raise ClientError(with_cause(timed_out if failure.name == "_TIMED_OUT" else failure, self._reports))
 
     def _outcome(self, future: Any) -> Any:
         """Like `_result`, but a broker's refusal of this one thing is a value."""
@@ -105,6 +120,16 @@ class PureAdmin:
                 found = TopicDescription(name, topic_id, numbers)
             described[name] = found
         return described
+
+    def ask_for_topic(self, name: str) -> bool:
+        assert self._client is not None
+        with failing_as_client_error(self._reports):
+            found = self._client.list_topics(name, timeout=self._timeout_s).topics.get(name)
+        if found is None or found.error is None:
+            return found is not None
+        if found.error.name() not in ("UNKNOWN_TOPIC_OR_PART", "LEADER_NOT_AVAILABLE"):
+            raise ClientError(failure_of(found.error))
+        return False
 
     def list_offsets(
         self, partitions: Iterable[KafkaTopicPartition], at: Position | int

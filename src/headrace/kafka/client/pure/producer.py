@@ -14,12 +14,12 @@ from typing import Any
 
 from headrace.kafka.client.protocol import ClientError, ClientFailed, Failure, KafkaTopicPartition, Settings
 from headrace.kafka.client.pure.reports import (
-    HOPELESS,
     WAIT_SLICE_S,
     Reports,
     client_config,
     failing_as_client_error,
     failure_of_exception,
+    is_hopeless,
     shared_settings,
     with_cause,
 )
@@ -107,7 +107,7 @@ class PureProducer:
         reports = self._reports
         failures = [with_cause(failure, reports) for failure in reports.failures]
         reports.failures.clear()
-        failures += [e.failure for e in reports.events if isinstance(e, ClientFailed) and e.failure.name in HOPELESS]
+        failures += [e.failure for e in reports.events if isinstance(e, ClientFailed) and is_hopeless(e.failure)]
         reports.events.clear()
         return failures
 

@@ -1,0 +1,59 @@
+"""Topics that a sink writes: they exist, or are created by being asked for, before the first record.
+
+A producer that meets a missing topic says so after half a minute, and after the first records: here it is noticed when
+the sink starts. Brokers with `auto.create.topics.enable` create a topic when a producer asks for it, as with any client
+of Kafka; the others leave that to people.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection
+
+from headrace.errors import ExternalError
+from headrace.kafka.client.protocol import Admin, ClientError, Failure
+from headrace.kafka.failures import error_of, is_unknown_topic
+
+_LOG = logging.getLogger("headrace.kafka")
+
+_AUTO_CREATE = "auto.create.topics.enable"
+_SETTING_UNREAD_S = 3.0
+"""How long a topic is waited for if nobody may know whether the brokers create it."""
+
+_POLL_S = 0.02
+
+
+def require_topics(admin: Admin, names: Collection[str], servers: str, *, may_create: bool, timeout_s: float) -> None:
+    """Returns when these topics exist. Raises `ExternalError` for one that does not, or that may not be written.
+
+    `may_create` is the producer's `allow.auto.create.topics`. Costs one request if all of them exist.
+    """
+    try:
+        for name, found in admin.describe_topics(names).items():
+            if not isinstance(found, Failure):
+                continue
+            if not is_unknown_topic(found):
+                raise error_of(f"topic {name!r} cannot be written", found, servers)
+            if not may_create or not _is_created(admin, name, timeout_s):
+                raise ExternalError(
+                    f"topic {name!r} does not exist on {servers}; create it, correct its name, or have the brokers "
+                    f"create what is asked for (`{_AUTO_CREATE}`)",
+                    retriable=False,
+                )
+    except ClientError as error:
+        raise error_of(f"topics {sorted(names)} could not be looked for", error.failure, servers) from None
+
+
+def _is_created(admin: Admin, name: str, timeout_s: float) -> bool:
+    """Ask until the topic is there, for as long as there is hope."""
+    enabled = admin.broker_setting(_AUTO_CREATE)
+    if enabled == "false":
+        return False
+    deadline = time.monotonic() + (min(timeout_s, _SETTING_UNREAD_S) if enabled is None else timeout_s)
+    while not admin.ask_for_topic(name):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    _LOG.warning("topic %r did not exist; the brokers created it with their defaults", name)
+    return True
