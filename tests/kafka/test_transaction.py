@@ -9,8 +9,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
+from tests.kafka.jobs import committed
 
 from headrace.broker import DevBroker
 from headrace.connector import Source, TransactionContext, TransactionLost, WriterContext
@@ -78,23 +79,6 @@ def region() -> Iterator[Callable[..., Region]]:
         yield make
 
 
-def committed_values(servers: str, topic: str) -> list[bytes | None]:
-    """What a read_committed reader sees of partition 0 now."""
-    consumer = Consumer({"bootstrap.servers": servers, "group.id": topic, "enable.partition.eof": True, "log_level": 2})
-    consumer.assign([TopicPartition(topic, 0, 0)])
-    values: list[bytes | None] = []
-    deadline = time.monotonic() + TIMEOUT_S
-    while True:
-        assert time.monotonic() < deadline
-        message = consumer.poll(1.0)
-        if message is None:
-            continue
-        if message.error() is not None:
-            consumer.close()
-            return values
-        values.append(message.value())
-
-
 Make = Callable[..., str]
 Sinks = Callable[..., KafkaSink]
 Regions = Callable[..., Region]
@@ -111,10 +95,10 @@ def test_records_and_marker_become_visible_together(
     at_work.write(b"a", b"b")
     at_work.flush()
     assert at_work.transaction.read_marker() == "claim"
-    assert committed_values(kafka.bootstrap_servers, topic) == []
+    assert committed(kafka.bootstrap_servers, topic) == []
     at_work.transaction.commit("one")
     assert at_work.transaction.read_marker() == "one"
-    assert committed_values(kafka.bootstrap_servers, topic) == [b"a", b"b"]
+    assert committed(kafka.bootstrap_servers, topic) == [b"a", b"b"]
     at_work.transaction.commit("nothing was written")
     assert at_work.transaction.read_marker() == "nothing was written"
 
@@ -144,7 +128,7 @@ def test_a_newer_copy_shuts_out_the_older_and_aborts_what_it_left(
     newer.write(b"kept")
     newer.transaction.commit("one")
     assert newer.transaction.read_marker() == "one"
-    assert committed_values(kafka.bootstrap_servers, topic) == [b"kept"]
+    assert committed(kafka.bootstrap_servers, topic) == [b"kept"]
 
 
 def test_a_recorded_transaction_is_shut_out_and_its_marker_read(region: Regions, sink: Sinks, make_topic: Make) -> None:
@@ -183,7 +167,7 @@ def test_closing_aborts_what_is_open(kafka: DevBroker, region: Regions, sink: Si
     producer.produce(topic, b"behind")
     assert producer.flush(TIMEOUT_S) == 0
     # An open transaction would hold this one back.
-    assert committed_values(kafka.bootstrap_servers, topic) == [b"behind"]
+    assert committed(kafka.bootstrap_servers, topic) == [b"behind"]
 
 
 def test_reading_a_marker_waits_for_one_that_is_being_committed(region: Regions, sink: Sinks, make_topic: Make) -> None:
@@ -220,7 +204,7 @@ def test_a_transaction_that_timed_out_is_fenced_and_was_never_visible(
     producer.produce(topic, b"behind")
     assert producer.flush(TIMEOUT_S) == 0
     deadline = time.monotonic() + TIMEOUT_S
-    while committed_values(kafka.bootstrap_servers, topic) != [b"behind"]:
+    while committed(kafka.bootstrap_servers, topic) != [b"behind"]:
         assert time.monotonic() < deadline
     with pytest.raises(FencedError):
         at_work.transaction.commit("one")
@@ -258,7 +242,7 @@ def test_records_that_a_stalled_broker_did_not_take_lose_the_transaction_and_no_
         assert at_work.transaction.read_marker() == "claim"
         at_work.write(b"x")
         at_work.transaction.commit("one")
-        assert committed_values(broker.bootstrap_servers, "out") == [b"x"]
+        assert committed(broker.bootstrap_servers, "out") == [b"x"]
         at_work.transaction.close()
 
 
@@ -268,19 +252,20 @@ def test_two_sinks_share_one_transaction(kafka: DevBroker, region: Regions, sink
     at_work.transaction.fence()
     at_work.write(b"both")
     at_work.flush()
-    assert [committed_values(kafka.bootstrap_servers, topic) for topic in topics] == [[], []]
+    assert [committed(kafka.bootstrap_servers, topic) for topic in topics] == [[], []]
     at_work.transaction.commit("one")
-    assert [committed_values(kafka.bootstrap_servers, topic) for topic in topics] == [[b"both"], [b"both"]]
+    assert [committed(kafka.bootstrap_servers, topic) for topic in topics] == [[b"both"], [b"both"]]
 
 
-def test_sinks_on_two_clusters_are_refused(region: Regions, sink: Sinks, make_topic: Make) -> None:
+def test_sinks_on_two_clusters_are_refused(
+    other_kafka: DevBroker, region: Regions, sink: Sinks, make_topic: Make
+) -> None:
     topic = make_topic()
-    with DevBroker(topics={"elsewhere": 1}) as other:
-        elsewhere = sink("elsewhere", servers=other.bootstrap_servers)
-        with pytest.raises(ConfigError, match=f"'{topic}' .*'elsewhere' .*two clusters"):
-            region([sink(topic), elsewhere], topic)
-        made = region(elsewhere, topic, [source_of(topic, sink(topic).bootstrap_servers)])
-        assert made.transaction.location["topic"] == "elsewhere"
+    elsewhere = sink("elsewhere", servers=other_kafka.bootstrap_servers)
+    with pytest.raises(ConfigError, match=f"'{topic}' .*'elsewhere' .*two clusters"):
+        region([sink(topic), elsewhere], topic)
+    made = region(elsewhere, topic, [source_of(topic, sink(topic).bootstrap_servers)])
+    assert made.transaction.location["topic"] == "elsewhere"
 
 
 def source_of(topic: str, servers: str) -> KafkaSource:
@@ -367,7 +352,7 @@ def test_a_stalled_broker_leaves_a_commit_open_until_it_settles(sink: Sinks, mon
         at_work.transaction.commit("one")
         assert len(calls) >= 4
         assert at_work.transaction.read_marker() == "one"
-        assert committed_values(broker.bootstrap_servers, "out") == [b"x"]
+        assert committed(broker.bootstrap_servers, "out") == [b"x"]
         at_work.transaction.close()
 
 

@@ -14,7 +14,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar, assert_never
+from typing import Any, Protocol, assert_never
 
 from headrace.checkpoint.manifest import FileRef, KeyedFile, OperatorSnapshot, RegionSnapshot
 from headrace.checkpoint.marker import SnapshotId
@@ -51,8 +51,6 @@ from headrace.runtime.settings import Settings
 from headrace.runtime.watermarks import MAX_WATERMARK, Progress, WatermarkGenerator, advance, combine
 
 log = logging.getLogger("headrace")
-
-T = TypeVar("T")
 
 GC_THRESHOLD = 50_000
 """While a job runs: worth 5–10 % over the interpreter's default of 700."""
@@ -172,11 +170,12 @@ class Worker:
 
     def _read_markers(self, recorded: Sequence[Any], *, is_fresh: bool) -> None:
         markers: dict[str, str | None] = {}
+
+        def read(transaction: Transaction, at: Any) -> None:
+            markers[str(at["transactional_id"])] = transaction.read_marker(at)
+
         for location in recorded:
-            transactional_id = str(location["transactional_id"])
-            markers[transactional_id] = self._reach(
-                location, lambda transaction, at: transaction.read_marker(at), is_fresh=is_fresh
-            )
+            self._reach(location, read, is_fresh=is_fresh)
         for transaction in self._transactions.values():
             transactional_id = str(transaction.location["transactional_id"])
             if transactional_id not in markers:
@@ -194,16 +193,15 @@ class Worker:
         )
         return sinks[0].create_transaction(sinks, sources, context)
 
-    def _reach(self, location: Any, call: Callable[[Transaction, Any], T], *, is_fresh: bool) -> T | None:
+    def _reach(self, location: Any, call: Callable[[Transaction, Any], None], *, is_fresh: bool) -> None:
         """Do something at a recorded location, through that region's own transaction if it is still there, else any."""
         transactional_id = location["transactional_id"]
-        for transaction in self._transactions.values():
-            if transaction.location["transactional_id"] == transactional_id:
-                return call(transaction, location)
+        at_hand = list(self._transactions.values())
+        named = [transaction for transaction in at_hand if transaction.location["transactional_id"] == transactional_id]
         try:
-            for transaction in self._transactions.values():
-                return call(transaction, location)
-            raise StateError("the program has no exactly-once sink any more")
+            if not at_hand:
+                raise StateError("the program has no exactly-once sink any more")
+            call((named or at_hand)[0], location)
         except StateError as error:
             if self._transactions and not is_fresh:
                 raise
@@ -212,7 +210,6 @@ class Worker:
                 transactional_id,
                 error,
             )
-            return None
 
     def _location(self, region: Region) -> Any:
         transaction = self._transactions.get(region.id)
