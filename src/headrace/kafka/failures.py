@@ -94,8 +94,7 @@ def _connection_error(what: str, failure: Failure, servers: str, waited: str) ->
             elif "alert number" in text:
                 cure = "the brokers want a client certificate: set `ssl.certificate.location` and `ssl.key.location`"
             elif name == "_ALL_BROKERS_DOWN":
-                text = "connections are closed before anything is answered"
-                cure = "set `security.protocol` to what this port speaks (SSL, SASL_SSL), or " + cure
+                cure = f"set `security.protocol` to SASL_SSL or SSL if this port wants it; {cure}"
             return ExternalError(f"{what}: {servers} cannot be reached: {text}; {cure}{waited}")
         case _:
             return None

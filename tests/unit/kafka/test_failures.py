@@ -30,7 +30,7 @@ def caused(name: str, text: str) -> Failure:
         (caused("_TRANSPORT", "alert bad certificate: SSL alert number 42"), "`ssl.certificate.location`", True),
         (caused("_TRANSPORT", "connecting to a PLAINTEXT broker listener?"), "`security.protocol` to PLAINTEXT", True),
         (caused("_TRANSPORT", "Connection refused"), "`bootstrap.servers`", True),
-        (caused("_ALL_BROKERS_DOWN", "1/1 brokers are down"), "closed before .*`security.protocol` to what", True),
+        (caused("_ALL_BROKERS_DOWN", "1/1 brokers are down"), "`security.protocol` to SASL_SSL or SSL", True),
         (caused("_RESOLVE", "Failed to resolve"), "`bootstrap.servers`", True),
         (caused("_TRANSPORT", "refused"), r"refused; .*\(timed out; `default.api.timeout.ms` says", True),
         (Failure("TOPIC_AUTHORIZATION_FAILED", "no"), "Read .* on the topic", False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.kafka.client.protocol import (
@@ -16,6 +17,7 @@ from headrace.kafka.client.protocol import (
     Settings,
     TopicDescription,
 )
+from headrace.kafka.client.pure.probe import speaks_tls
 from headrace.kafka.client.pure.reports import (
     WAIT_SLICE_S,
     Reports,
@@ -23,6 +25,7 @@ from headrace.kafka.client.pure.reports import (
     failing_as_client_error,
     failure_of,
     failure_of_exception,
+    is_hopeless,
     partition_of,
     shared_settings,
     with_cause,
@@ -47,6 +50,7 @@ class PureAdmin:
         self._timeout_s = timeout_s
         self._servers = settings.get("bootstrap.servers", "the brokers")
         self._has_told = False
+        self._has_answered = False
         self._cluster: Any = None
         config = shared_settings(settings)
         with failing_as_client_error():
@@ -55,28 +59,41 @@ class PureAdmin:
     def _result(self, future: Any) -> Any:
         """The future's result; the client is served meanwhile, and given up at once where waiting cannot help."""
         assert self._client is not None
-        begun = time.monotonic()
+        if self._has_answered:
+            # What was reported while nobody asked is over: brokers close connections that are idle.
+            self._client.poll(0)
+            self._reports.cause = None
+        begun, is_probed = time.monotonic(), False
         timed_out = Failure("_TIMED_OUT", f"no answer within {self._timeout_s:g} s", is_retriable=True)
         while not future.done():
             self._client.poll(0.005)
-            if (cause := self._reports.hopeless()) is not None:
+            cause = self._reports.cause
+            if cause is not None and cause.name == "_ALL_BROKERS_DOWN" and not is_probed:
+                # Connections are made and closed, and nothing says why.
+                is_probed = True
+                if speaks_tls(self._servers):
+                    cause = replace(cause, text="connections are closed before anything is answered over TLS")
+                    raise ClientError(Failure("_TRANSPORT", "the brokers cannot be reached", cause=cause))
+            if cause is not None and is_hopeless(cause):
                 raise ClientError(Failure("_TRANSPORT", "the brokers cannot be reached", cause=cause))
             waited_s = time.monotonic() - begun
             if waited_s > self._timeout_s + 1.0:
                 raise ClientError(with_cause(timed_out, self._reports))
-            if waited_s > _TELL_AFTER_S and not self._has_told and self._reports.cause is not None:
+            if waited_s > _TELL_AFTER_S and not self._has_told and cause is not None:
                 self._has_told = True
                 _LOG.warning(
                     "no answer from %s yet, waiting for up to %g s: %s",
                     self._servers,
                     self._timeout_s,
-                    self._reports.cause,
+                    cause,
                 )
         # Not `result`: the traceback that it attaches would keep the client until the next garbage collection.
         error = future.exception()
         if error is None:
+            self._has_answered = True
             return future.result()
         failure = failure_of_exception(error)
+        self._has_answered |= not failure.name.startswith("_")
         raise ClientError(with_cause(timed_out if failure.name == "_TIMED_OUT" else failure, self._reports))
 
     def _outcome(self, future: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,6 @@ WAIT_SLICE_S = 0.1
 
 _HOPELESS = frozenset({"_AUTHENTICATION", "_SSL", "_RESOLVE"})
 _HOPELESS_TEXTS = ("PLAINTEXT broker listener", "SSL alert number")
-_SILENT_S = 4.0
 
 _ANY_CLIENT = (
     "bootstrap.servers",
@@ -63,26 +61,12 @@ class Reports:
         self.failures: list[Failure] = []
         self.events: list[Event] = []
         self.cause: Failure | None = None
-        self._silent_since: float | None = None
 
     def on_error(self, error: KafkaError) -> None:
         failure = failure_of(error)
         if failure.name != "_ALL_BROKERS_DOWN" or self.cause is None:
             self.cause = failure
-        if self.cause is not failure or failure.name != "_ALL_BROKERS_DOWN":
-            self._silent_since = None
-        elif self._silent_since is None:
-            self._silent_since = time.monotonic()
         self.events.append(ClientFailed(failure))
-
-    def hopeless(self) -> Failure | None:
-        """Why waiting longer for a connection is in vain; None: it may be not.
-
-        Brokers that can be reached, and are gone all the same with nothing said, close connections before they answer:
-        their port speaks another protocol. For a few seconds this may also be a proxy before brokers that are starting.
-        """
-        is_silent = self._silent_since is not None and time.monotonic() - self._silent_since > _SILENT_S
-        return self.cause if self.cause is not None and (is_silent or is_hopeless(self.cause)) else None
 
     def on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:

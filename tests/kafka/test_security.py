@@ -1,0 +1,199 @@
+"""A secured broker: Java's properties work unchanged, what is wrong is named within seconds, and no secret is told."""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaError, Producer
+from tests.kafka.certificates import Authority
+from tests.kafka.jobs import TIMEOUT_S, committed, environment, sink, source
+
+from headrace.broker import DevBroker
+from headrace.broker.properties import HOST, free_ports
+from headrace.common import WatermarkStrategy
+from headrace.errors import ExternalError
+from headrace.kafka import DeliveryGuarantee
+from headrace.kafka.client.admin import create_topics
+from headrace.kafka.client.pure.admin import PureAdmin
+
+USER = "bob"
+PASSWORD = 'canary-"7f31\\'
+"""With what has to be escaped in a JAAS line."""
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made with `openssl`")
+
+
+@dataclass(frozen=True)
+class Secured:
+    """A broker with an open port and one with SASL_SSL, and authorities that signed its certificate and did not."""
+
+    open_servers: str
+    servers: str
+    ca: Path
+    other_ca: Path
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    folder = tmp_path_factory.mktemp("certificates")
+    authority, other = Authority(folder / "ca").create(), Authority(folder / "other").create()
+    opened, controller, port = free_ports(3, random.Random())
+    properties = {
+        "listeners": f"PLAINTEXT://{HOST}:{opened},CONTROLLER://{HOST}:{controller},SECURE://{HOST}:{port}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{opened},SECURE://localhost:{port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL",
+        "controller.quorum.voters": f"1@{HOST}:{controller}",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(authority.keystore("DNS:localhost", f"IP:{HOST}")),
+        "listener.name.secure.sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.secure.plain.sasl.jaas.config": (
+            f"org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}={quoted(PASSWORD)};"
+        ),
+    }
+    with DevBroker(port=opened, properties=properties) as broker:
+        yield Secured(broker.bootstrap_servers, f"localhost:{port}", authority.certificate, other.certificate)
+
+
+def quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def java(ca: Path, password: str = PASSWORD) -> dict[str, str]:
+    """What a program that ran with Flink sets."""
+    return {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "PLAIN",
+        "sasl.jaas.config": (
+            "org.apache.kafka.common.security.plain.PlainLoginModule required "
+            f"username={quoted(USER)} password={quoted(password)};"
+        ),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(ca),
+    }
+
+
+def librdkafka(ca: Path) -> dict[str, str]:
+    """The same under the client's own names."""
+    return {
+        "security.protocol": "sasl_ssl",
+        "sasl.mechanisms": "PLAIN",
+        "sasl.username": USER,
+        "sasl.password": PASSWORD,
+        "ssl.ca.location": str(ca),
+    }
+
+
+def has_canary(text: str) -> bool:
+    return "canary" in text
+
+
+@pytest.mark.parametrize("properties", [java, librdkafka])
+def test_a_job_reads_and_writes_exactly_once_and_tells_no_secret(
+    properties: Callable[[Path], Mapping[str, str]],
+    secured: Secured,
+    topic_name: Callable[[str], str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    read, written = topic_name("in"), topic_name("out")
+    create_topics(secured.open_servers, {read: 1, written: 1})
+    producer = Producer({"bootstrap.servers": secured.open_servers, "log_level": 2})
+    producer.produce(read, b"a")
+    assert producer.flush(TIMEOUT_S) == 0
+
+    env = environment(tmp_path, execution_checkpointing_interval="1 s")
+    reading = source(secured.servers, read, {**properties(secured.ca), "group.id": read})
+    writing = sink(secured.servers, written, DeliveryGuarantee.EXACTLY_ONCE, properties(secured.ca))
+    stream = env.from_source(reading, WatermarkStrategy.no_watermarks(), "in")
+    stream.map(str.upper).sink_to(writing)
+    plan = env.get_execution_plan()
+    env.execute("secured")
+
+    assert committed(secured.open_servers, written) == [b"A"]
+    told = [repr(reading), repr(writing), plan, caplog.text, *capfd.readouterr()]
+    assert not any(map(has_canary, told))
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert files
+    assert not any(b"canary" in file.read_bytes() for file in files)
+
+
+WRONG: dict[str, tuple[Callable[[Secured], Mapping[str, str]], str]] = {
+    "password": (
+        lambda at: java(at.ca, "canary-of-a-typo"),
+        r"refused the login: .*Invalid username or password.*`sasl.jaas.config`",
+    ),
+    "authority": (
+        lambda at: java(at.other_ca),
+        r"TLS to .* failed: .*certificate verify failed.*`ssl.ca.location`",
+    ),
+    "no protocol": (
+        lambda at: {},
+        r"cannot be reached: connections are closed .*over TLS.*`security.protocol`",
+    ),
+    "no login": (
+        lambda at: {"security.protocol": "SSL", "ssl.ca.location": str(at.ca)},
+        r"cannot be reached: connections are closed .*over TLS.*`security.protocol` to SASL_SSL",
+    ),
+    "mechanism": (
+        lambda at: {**librdkafka(at.ca), "sasl.mechanisms": "SCRAM-SHA-512"},
+        r"refused the login: .*`sasl.mechanism`",
+    ),
+}
+
+
+@pytest.mark.parametrize("role", ["source", "sink", "exactly-once sink"])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_is_named_within_seconds_and_without_the_secret(
+    wrong: str,
+    role: str,
+    secured: Secured,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    make, message = WRONG[wrong]
+    properties = make(secured)
+    env = environment(tmp_path)
+    if role == "source":
+        reading = source(secured.servers, "in", properties)
+        stream = env.from_source(reading, WatermarkStrategy.no_watermarks(), "in")
+        stream.print()
+    else:
+        guarantee = DeliveryGuarantee.NONE if role == "sink" else DeliveryGuarantee.EXACTLY_ONCE
+        env.from_collection(["a"]).sink_to(sink(secured.servers, "out", guarantee, properties))
+    begun = time.monotonic()
+    with pytest.raises(ExternalError, match=message) as raised:
+        env.execute("refused")
+    assert time.monotonic() - begun < 8
+    told = [*traceback.format_exception(raised.value), caplog.text, *capfd.readouterr()]
+    assert not any(has_canary(text) for text in told)
+
+
+def test_a_connection_that_was_closed_while_nobody_asked_is_no_failure(secured: Secured) -> None:
+    admin = PureAdmin({**librdkafka(secured.ca), "bootstrap.servers": secured.servers}, TIMEOUT_S)
+    before = admin.describe_topics(["a"])
+    admin._reports.on_error(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    assert admin.describe_topics(["a"]) == before
+    admin.close()
+
+
+def test_tls_to_a_port_that_speaks_none_is_named_within_seconds(secured: Secured) -> None:
+    env = environment()
+    reading = source(secured.open_servers, "in", librdkafka(secured.ca))
+    env.from_source(reading, WatermarkStrategy.no_watermarks(), "in").print()
+    begun = time.monotonic()
+    with pytest.raises(ExternalError, match=r"speaks no TLS: set `security.protocol` to PLAINTEXT"):
+        env.execute("refused")
+    assert time.monotonic() - begun < 8
