@@ -14,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import tomllib
 import uuid
 from pathlib import Path
@@ -103,6 +104,9 @@ class Page:
             env=dict(os.environ),
         ) as process:
             assert process.stderr is not None
+            # A job that says nothing is ended, and the line that is missing fails the test.
+            deadline = threading.Timer(_TIMEOUT_S, process.kill)
+            deadline.start()
             said = ""
             while not _SAYS_IT_RUNS.search(said):
                 line = process.stderr.readline()
@@ -110,7 +114,8 @@ class Page:
                 said += line
             self._wait_for_results()
             process.send_signal(signal.SIGINT)
-            said += process.communicate(timeout=_TIMEOUT_S)[1]
+            said += process.communicate()[1]
+            deadline.cancel()
         assert process.returncode == 0, said
 
     def _wait_for_results(self) -> None:
