@@ -1,4 +1,7 @@
-"""`headrace checkpoints`: what a state folder holds. Reads without the lock, so also while the job runs."""
+"""`headrace checkpoints`: what a state folder holds; `headrace savepoint`: a copy of it, written by the running job.
+
+Both work without the lock, so while the job runs.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from rich.table import Table
 from headrace.checkpoint.folder import FolderContents, Status, manifest_key, manifest_name
 from headrace.checkpoint.manifest import Kind, Manifest, OperatorSnapshot, decode_manifest
 from headrace.checkpoint.storage import SAVEPOINT_NAME, CheckpointFolder
+from headrace.cli.watch import request_savepoint
 from headrace.errors import ExternalError, StateError
 
 _DEFAULT = Path(".headrace")
@@ -79,6 +83,23 @@ def show_checkpoint(path: Path) -> None:
             click.echo("  marker: " + _pairs(region.location))
         for operator_id, operator in sorted(region.operators.items()):
             _show_operator(operator_id, operator)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("target", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--timeout", default=600.0, show_default=True, help="Seconds to wait for it.")
+def savepoint(folder: Path, target: Path, timeout: float) -> None:
+    """Have a running job write a savepoint, a copy of its next checkpoint that nothing removes.
+
+    FOLDER is the state folder of the job, which `headrace run` has started on this machine, or the job's folder in it.
+    The savepoint gets a folder of its own below TARGET, whose path is printed; `headrace run --from` starts from it.
+    """
+    jobs = _jobs(folder)
+    if len(jobs) != 1:
+        what = ", ".join(job.name for job in jobs) or "none"
+        raise StateError(f"{folder} holds the checkpoints of {len(jobs)} jobs ({what}); name one job's folder in it")
+    click.echo(request_savepoint(jobs[0], target, timeout))
 
 
 def _show_operator(operator_id: str, operator: OperatorSnapshot) -> None:

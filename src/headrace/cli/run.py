@@ -9,6 +9,7 @@ import click
 
 from headrace import runtime
 from headrace.cli.program import run_program
+from headrace.cli.watch import watched
 from headrace.common import options
 from headrace.common.config_options import ConfigOption
 from headrace.common.configuration import Configuration
@@ -22,16 +23,18 @@ STATE_FOLDER = ".headrace"
 
 
 class KeepingEngine:
-    """The embedded engine, with a checkpoint folder for jobs that name none."""
+    """The embedded engine, with a checkpoint folder for jobs that name none, and a watch over each."""
 
     def __init__(self, program: Path) -> None:
         self._program = program
 
     def run_job(self, plan: Plan, configuration: Configuration) -> JobExecutionResult:
-        return runtime.run_job(plan, with_state_folder(configuration, self._program))
+        configuration = with_state_folder(configuration, self._program)
+        return runtime.run_job(plan, configuration, lambda job: watched(job, job.folder))
 
     def start_job(self, plan: Plan, configuration: Configuration) -> JobClient:
-        return runtime.start_job(plan, with_state_folder(configuration, self._program))
+        configuration = with_state_folder(configuration, self._program)
+        return runtime.start_job(plan, configuration, lambda job: watched(job, job.folder))
 
 
 def with_state_folder(configuration: Configuration, program: Path) -> Configuration:
@@ -96,7 +99,8 @@ def run(
     """Run a program, unchanged, and its jobs on this machine.
 
     Options come before JOB.py; everything behind it is the program's own. A job resumes from its newest checkpoint in
-    the state folder. Ctrl-C or SIGTERM stops it with a last checkpoint; a second one ends it at once.
+    the state folder; on a terminal the last line says how it does. Ctrl-C or SIGTERM stops it with a last checkpoint; a
+    second one ends it at once.
 
     \b
     Exit status:

@@ -108,7 +108,7 @@ CHECKPOINT_RETENTION: ConfigOption[str] = ConfigOption(
     "execution.checkpointing.externalized-checkpoint-retention",
     one_of("DELETE_ON_CANCELLATION", "RETAIN_ON_CANCELLATION", "NO_EXTERNALIZED_CHECKPOINTS"),
     "NO_EXTERNALIZED_CHECKPOINTS",
-    "Whether checkpoints stay when the job is cancelled.",
+    "Accepted without effect: checkpoints in `execution.checkpointing.dir` stay, as the next run resumes from them.",
 )
 CHECKPOINT_DIR: ConfigOption[str | None] = ConfigOption(
     "execution.checkpointing.dir",
@@ -186,6 +186,8 @@ CLAIM_MODE: ConfigOption[str] = ConfigOption(
     one_of("NO_CLAIM", "CLAIM"),
     "NO_CLAIM",
     "Whether a checkpoint that was started from belongs to the job, which then removes it in time.",
+    supports=lambda value: value == "NO_CLAIM",
+    instead="leave it at NO_CLAIM: a snapshot that was started from is never removed",
     fallback_keys=("execution.savepoint-restore-mode",),
 )
 FRESH: ConfigOption[bool] = ConfigOption(
@@ -198,13 +200,6 @@ ASSUME: ConfigOption[str] = ConfigOption(
     "*Extension*. What became of a prepared checkpoint whose marker is gone from Kafka. `committed` may lose its "
     "records, `aborted` may repeat them; `none` asks.",
 )
-MARKER_TOPIC: ConfigOption[str | None] = ConfigOption(
-    "headrace.marker.topic", STRING, None, "*Extension*. The topic that exactly-once markers are kept for, as offsets."
-)
-MARKER_GROUP: ConfigOption[str | None] = ConfigOption(
-    "headrace.marker.group", STRING, None, "*Extension*. The consumer group that exactly-once markers are kept under."
-)
-
 # Restarts
 
 RESTART_STRATEGY: ConfigOption[str | None] = ConfigOption(
@@ -288,6 +283,8 @@ MAX_PARALLELISM: ConfigOption[int] = ConfigOption(
     -1,
     "The number of key groups, which bounds parallelism for the life of the state; -1: 128.",
     minimum=-1,
+    supports=lambda value: value != 0,
+    instead="give it at least 1, or -1 for 128",
 )
 JOB_NAME: ConfigOption[str | None] = ConfigOption("pipeline.name", STRING, None, "The job's name.")
 GLOBAL_JOB_PARAMETERS: ConfigOption[dict[str, str]] = ConfigOption(

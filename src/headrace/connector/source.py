@@ -105,6 +105,10 @@ class SourceReader(ABC):
         """
         return True
 
+    def lag(self) -> int | None:
+        """How many records are known to be there that were not handed out yet; None: nobody knows. Asks nobody."""
+        return None
+
     def notify_checkpoint_complete(self, splits: Sequence[Split]) -> None:
         """These positions are part of a completed checkpoint: report progress outside, if the source does so.
 

@@ -324,6 +324,13 @@ class KafkaReader(SourceReader):
             return seen is None or seen <= progress.end
         return True
 
+    def lag(self) -> int | None:
+        assigned = [progress for progress in self._progress.values() if progress.is_assigned]
+        ends = [self._consumer.end_seen(progress.split.partition) for progress in assigned]
+        if None in ends:
+            return None
+        return sum(max(0, end - at.reached) for at, end in zip(assigned, ends, strict=True) if end is not None)
+
     def notify_checkpoint_complete(self, splits: Sequence[Split]) -> None:
         if not self._commits:
             return

@@ -4,6 +4,6 @@
 checkpoints), `worker` (what a lane does), `pipeline` (a source at work), `loop` (the fused chain).
 """
 
-from headrace.runtime.job import run_job, start_job
+from headrace.runtime.job import Job, JobProgress, run_job, start_job
 
-__all__ = ["run_job", "start_job"]
+__all__ = ["Job", "JobProgress", "run_job", "start_job"]

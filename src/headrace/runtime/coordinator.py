@@ -37,7 +37,7 @@ from headrace.checkpoint.manifest import Kind, Manifest, RegionSnapshot
 from headrace.checkpoint.marker import SnapshotId
 from headrace.checkpoint.storage import CheckpointFolder, EpochTaken, Snapshot
 from headrace.crash_points import crash_point
-from headrace.errors import ExternalError, HeadraceError, InternalError
+from headrace.errors import ExternalError, HeadraceError, InternalError, StateError
 from headrace.plan.graph import Plan, ReadSource
 from headrace.plan.identity import operator_ids
 from headrace.runtime.link import Link, ask
@@ -100,7 +100,8 @@ class Coordinator:
         self.is_done = False
         self.finished_before: AlreadyFinished | None = None
         self.completed: Manifest | None = None
-        self._last_savepoint: Path | None = None
+        self.completed_ms = 0.0
+        self._last_savepoint: Path | HeadraceError | None = None
         self._settings = settings
         self._folder = folder
         self._link = link
@@ -154,8 +155,8 @@ class Coordinator:
         """Write a savepoint with the next checkpoint, and let that be soon."""
         self._savepoint_request = path
 
-    def take_savepoint(self) -> Path | None:
-        """The savepoint written since the last call, if there is one."""
+    def take_savepoint(self) -> Path | HeadraceError | None:
+        """The savepoint written since the last call, or why it was not; None: there is none yet."""
         taken, self._last_savepoint = self._last_savepoint, None
         return taken
 
@@ -294,6 +295,7 @@ class Coordinator:
         self._last = self.completed = manifest
         self._failures = 0
         self._in_flight = None
+        self.completed_ms = (self._clock() - flight.started_at) * 1000
         self._link.send(CheckpointComplete(manifest.id.number))
         crash_point("offsets.committed")
         self._prune(manifest)
@@ -304,12 +306,21 @@ class Coordinator:
             self._next_checkpoint = max(due, now)
         log.debug("checkpoint %s complete in %.0f ms", manifest.id, (now - flight.started_at) * 1000)
         if flight.savepoint is not None:
-            path = flight.savepoint / f"savepoint-{manifest.id.epoch}-{manifest.id.number}"
-            self._last_savepoint = self._folder.write_savepoint(path, manifest).parent
+            self._last_savepoint = self._write_savepoint(flight.savepoint, manifest)
+            if flight.is_final and isinstance(self._last_savepoint, HeadraceError):
+                raise self._last_savepoint
         if flight.is_final:
             if self._input_ended:
                 self._folder.mark_finished(manifest.id)
             self.is_done = True
+
+    def _write_savepoint(self, directory: Path, manifest: Manifest) -> Path | HeadraceError:
+        """A savepoint that cannot be written costs a job that goes on nothing."""
+        path = directory / f"savepoint-{manifest.id.epoch}-{manifest.id.number}"
+        try:
+            return self._folder.write_savepoint(path, manifest).parent
+        except (ExternalError, StateError) as error:
+            return error
 
     def _give_up(self, reason: str) -> None:
         """Give a checkpoint up before it is PREPARED: writers keep what they hold, and the next one commits both."""

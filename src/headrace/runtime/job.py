@@ -26,12 +26,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 from headrace.checkpoint.decision import BackOff, OtherCopy, TimedOut
 from headrace.checkpoint.storage import CheckpointFolder, EpochTaken, open_snapshot
@@ -43,7 +43,7 @@ from headrace.common.job_execution_result import JobExecutionResult
 from headrace.common.job_id import JobID
 from headrace.common.job_status import JobStatus
 from headrace.common.refusal import not_supported
-from headrace.errors import ConfigError, FencedError, HeadraceError, InternalError, StateError
+from headrace.errors import ConfigError, DataError, FencedError, HeadraceError, InternalError, StateError, UserCodeError
 from headrace.plan.graph import Plan
 from headrace.runtime.coordinator import Coordinator
 from headrace.runtime.link import LocalLink
@@ -54,21 +54,28 @@ from headrace.runtime.worker import Worker
 
 log = logging.getLogger("headrace")
 
+PROGRESS_S = 1.0
+"""How often a job says where it is."""
+
 STEP_WAIT_S = 0.05
 """How long a step may wait for a record: what a signal or a barrier waits for at most when nothing comes."""
+
+
+Watch: TypeAlias = "Callable[[Job], contextlib.AbstractContextManager[object]]"
+"""What goes on around a job's run: the command line's status, and its answers to other commands."""
 
 
 class JobCancelled(HeadraceError):
     """The job was cancelled with `JobClient.cancel`."""
 
 
-def run_job(plan: Plan, configuration: Configuration) -> JobExecutionResult:
-    """Run a job in this thread, until it ends.
+def run_job(plan: Plan, configuration: Configuration, watch: Watch = contextlib.nullcontext) -> JobExecutionResult:
+    """Run a job in this thread, until it ends, within `watch(job)`.
 
     SIGTERM and SIGINT stop it with a last checkpoint, a second one at once.
     """
     job = Job(plan, configuration)
-    with _log_to_stderr(), _signals(job):
+    with _log_to_stderr(), _signals(job), watch(job):
         try:
             return job.run()
         except InternalError:
@@ -78,10 +85,10 @@ def run_job(plan: Plan, configuration: Configuration) -> JobExecutionResult:
             raise error.with_traceback(None) from error.__cause__
 
 
-def start_job(plan: Plan, configuration: Configuration) -> JobClient:
-    """Run a job in a thread of its own."""
+def start_job(plan: Plan, configuration: Configuration, watch: Watch = contextlib.nullcontext) -> JobClient:
+    """Run a job in a thread of its own, within `watch(job)`."""
     job = Job(plan, configuration)
-    job.start()
+    job.start(watch)
     return job
 
 
@@ -92,6 +99,22 @@ class _SavepointRequest:
     directory: Path
     is_last: bool
     result: Future[str] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """Where a running job was at `at_s` (monotonic). Counts are those of the present attempt.
+
+    `lag` is None if no source knows; `checkpoint` is the last complete one's number, `checkpoint_ms` how long it took.
+    """
+
+    at_s: float
+    records_in: int
+    records_out: int
+    lag: int | None
+    checkpoint: int | None
+    checkpoint_ms: float
+    restarts: int
 
 
 class Job(JobClient):
@@ -114,6 +137,8 @@ class Job(JobClient):
         self._savepoint: _SavepointRequest | None = None
         self._has_run = False
         self._attempts = 0
+        self.progress: JobProgress | None = None
+        """Made anew every second while the job runs; None before."""
 
     # --- what the program asks ---------------------------------------------------------------------------------------
 
@@ -165,6 +190,12 @@ class Job(JobClient):
             self._settle_savepoint(None, StateError(f"job {self._plan.job_name!r} has ended; there is no savepoint"))
         return CompletableFuture(request.result)
 
+    @property
+    def folder(self) -> Path | None:
+        """Where the job keeps its checkpoints; None: nowhere that outlives it."""
+        root = self._settings.checkpoint_dir
+        return None if root is None else CheckpointFolder(root, self._plan.job_name).path
+
     def get_accumulators(self) -> CompletableFuture[dict[str, Any]]:
         """None are kept: an empty dict."""
         return CompletableFuture.completed({})
@@ -175,11 +206,11 @@ class Job(JobClient):
 
     # --- run ---------------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, watch: Watch = contextlib.nullcontext) -> None:
         """Run in a thread of its own."""
 
         def target() -> None:
-            with contextlib.suppress(Exception):  # told by the future
+            with contextlib.suppress(Exception), watch(self):  # told by the future
                 self.run()
 
         threading.Thread(target=target, name=f"headrace-{self._plan.job_name}", daemon=True).start()
@@ -257,8 +288,11 @@ class Job(JobClient):
         if is_final or not self._has_run or self._stop_requested or delay_ms is None:
             raise error
         self._status = JobStatus.RESTARTING
-        log.error("job `%s` failed, restarting in %.1f s: %s", self._plan.job_name, delay_ms / 1000, error)
-        log.debug("the failure", exc_info=error)
+        # With the user's own traceback, if it was a function of the program's.
+        users = error.__cause__ if isinstance(error, UserCodeError | DataError) else None
+        log.error(
+            "job `%s` failed, restarting in %.1f s: %s", self._plan.job_name, delay_ms / 1000, error, exc_info=users
+        )
         return delay_ms / 1000
 
     def _run_attempt(self, worker: Worker, link: LocalLink, coordinator: Coordinator) -> None:
@@ -293,7 +327,27 @@ class Job(JobClient):
             coordinator.tick()
             while (message := link.receive()) is not None:
                 coordinator.handle(message)
-            self._settle_savepoint(coordinator.take_savepoint(), None)
+            match coordinator.take_savepoint():
+                case Path() as path:
+                    self._settle_savepoint(path, None)
+                case error:
+                    self._settle_savepoint(None, error)
+            self._publish(worker, coordinator)
+
+    def _publish(self, worker: Worker, coordinator: Coordinator) -> None:
+        now = time.monotonic()
+        if self.progress is None or now >= self.progress.at_s + PROGRESS_S:
+            done = coordinator.completed
+            number = None if done is None else done.id.number
+            self.progress = JobProgress(
+                now,
+                worker.records_in,
+                worker.records_out,
+                worker.lag,
+                number,
+                coordinator.completed_ms,
+                self._attempts,
+            )
 
     def _settle_savepoint(self, path: Path | None, error: BaseException | None) -> None:
         request = self._savepoint

@@ -70,6 +70,7 @@ class Pipeline:
         self._size = 16
         self._outputs: dict[int, tuple[list[Any], list[int]]] = {n: ([], []) for n in loop.sinks}
         self.records_in = 0
+        self.records_out = 0
 
     def add_splits(self, splits: Sequence[Any]) -> None:
         """Read these splits too."""
@@ -178,6 +179,7 @@ class Pipeline:
         for n, (elements, times) in self._outputs.items():
             if not elements:
                 continue
+            self.records_out += len(elements)
             if n in written:
                 first = written[n]
                 written[n] = first + len(elements)

@@ -108,6 +108,17 @@ class Worker:
         return sum(pipeline.records_in for pipeline in self._pipelines.values())
 
     @property
+    def records_out(self) -> int:
+        """Records handed to writers since the start."""
+        return sum(pipeline.records_out for pipeline in self._pipelines.values())
+
+    @property
+    def lag(self) -> int | None:
+        """Records that are known to be there and were not read yet, over all sources that know."""
+        known = [lag for pipeline in self._pipelines.values() if (lag := pipeline.reader.lag()) is not None]
+        return sum(known) if known else None
+
+    @property
     def is_running(self) -> bool:
         """Whether there is something to read."""
         return self._is_running and not self._has_ended
@@ -276,7 +287,7 @@ class Worker:
         for writer in self._writers.values():
             writer.poll()
         now = self._clock()
-        if now >= self._next_watermarks:
+        if self._settings.watermark_interval_ms and now >= self._next_watermarks:
             self._next_watermarks = now + self._settings.watermark_interval_ms / 1000
             self._advance_watermarks(now * 1000)
         if all(pipeline.is_finished for pipeline in self._pipelines.values()):

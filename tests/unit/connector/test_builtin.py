@@ -88,6 +88,7 @@ def test_elements_are_collected_when_the_checkpoint_behind_them_is_complete() ->
     writer.notify_checkpoint_complete()
     assert collected.take() == [1, 2]
     writer.finish()
+    writer.notify_checkpoint_complete()
     assert collected.take() == [3]
 
 
@@ -100,6 +101,7 @@ def test_elements_of_an_attempt_that_failed_before_its_checkpoint_are_not_shown(
     failed.close()
     restarted.write([1], None)
     restarted.finish()
+    restarted.notify_checkpoint_complete()
     collected.end()
     assert (collected.take(), collected.take()) == ([1], None)
 

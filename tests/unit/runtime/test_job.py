@@ -19,7 +19,7 @@ from headrace.common import Configuration, Types, WatermarkStrategy
 from headrace.connector.builtin import CollectionSource, PrintSink
 from headrace.datastream.functions import KeyedProcessFunction, MapFunction, RuntimeContext
 from headrace.datastream.state import ValueStateDescriptor
-from headrace.errors import ConfigError, DataError, NotSupportedError, StateError, UserCodeError
+from headrace.errors import ConfigError, DataError, ExternalError, NotSupportedError, StateError, UserCodeError
 from headrace.plan.graph import Filter, FlatMap, Map, Plan, PlanBuilder, Process, ReadSource, Reduce, WriteSink
 from headrace.runtime.job import Job, JobCancelled, run_job, start_job
 
@@ -296,6 +296,18 @@ def test_a_savepoint_can_be_started_from(tmp_path: Path) -> None:
     later = len(ledger.values)
     run_until(plan, with_folder(tmp_path / "c", execution_state__recovery_path=path), ledger, later + 1)
     assert ledger.values[later] == (0, committed + 1)
+
+
+def test_a_savepoint_that_cannot_be_written_costs_the_job_nothing(tmp_path: Path) -> None:
+    ledger = Ledger()
+    client = start_job(job_of(Numbers(), sink=LedgerSink(ledger)), with_folder(tmp_path / "c"))
+    (tmp_path / "file").touch()
+    with pytest.raises(ExternalError, match="cannot create"):
+        client.trigger_savepoint(str(tmp_path / "file")).result()
+    path = client.stop_with_savepoint(False, str(tmp_path)).result()
+    assert Path(path).is_dir()
+    client.get_job_execution_result().result()
+    assert ledger.values == list(range(len(ledger.values)))
 
 
 def test_a_second_copy_in_the_same_folder_is_refused_naming_the_first(tmp_path: Path) -> None:
