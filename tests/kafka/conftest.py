@@ -11,6 +11,10 @@ from headrace.broker import DevBroker
 
 @pytest.fixture(scope="session")
 def other_kafka() -> Iterator[DevBroker]:
-    """A cluster beside `kafka`, whose brokers create topics that they are asked for."""
-    with DevBroker(properties={"auto.create.topics.enable": "true"}) as broker:
+    """A cluster beside `kafka`, whose broker creates topics that it is asked for, and soon ends what has timed out."""
+    properties = {
+        "auto.create.topics.enable": "true",
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
+    }
+    with DevBroker(properties=properties) as broker:
         yield broker

@@ -90,6 +90,13 @@ def command() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevBroker]:
+    """A broker that keeps its data."""
+    with DevBroker(data_dir=tmp_path_factory.mktemp("kept")) as broker:
+        yield broker
+
+
 def ready_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     assert select.select([process.stdout], [], [], _TIMEOUT_S)[0], "no ready line"
@@ -102,7 +109,7 @@ def test_the_shared_broker_commits_transactions(kafka: DevBroker, make_topic: Ca
     assert read(kafka, topic, 2) == [b"one", b"two"]
 
 
-@pytest.mark.parametrize("version", KAFKA_VERSIONS)
+@pytest.mark.parametrize("version", [KAFKA_VERSIONS[0], pytest.param(KAFKA_VERSIONS[1], marks=pytest.mark.full)])
 def test_data_survives_kill_restart_and_a_stop_when_its_folder_is_kept(version: str, tmp_path: Path) -> None:
     with DevBroker(version, data_dir=tmp_path, topics={"kept": 1}) as broker:
         before = broker.bootstrap_servers
@@ -127,25 +134,25 @@ def test_three_brokers_serve_while_one_is_dead() -> None:
         assert read(broker, "replicated", 2) == [b"first", b"second"]
 
 
-def test_a_paused_broker_answers_nothing_until_it_is_resumed() -> None:
-    with DevBroker(topics={"paused": 1}) as broker:
-        broker.pause()
-        host, port = broker.bootstrap_servers.split(":")
-        # ApiVersions version 0, client id "": any live broker answers it.
-        request = bytes.fromhex("0000000a 0012 0000 00000001 0000")
-        with socket.create_connection((host, int(port)), timeout=1) as connection:
-            connection.sendall(request)
-            with pytest.raises(TimeoutError):
-                connection.recv(1)
-            broker.resume()
-            connection.settimeout(_TIMEOUT_S)
-            assert connection.recv(1)
+def test_a_paused_broker_answers_nothing_until_it_is_resumed(own: DevBroker) -> None:
+    own.pause()
+    host, port = own.bootstrap_servers.split(":")
+    # ApiVersions version 0, client id "": any live broker answers it.
+    request = bytes.fromhex("0000000a 0012 0000 00000001 0000")
+    with socket.create_connection((host, int(port)), timeout=1) as connection:
+        connection.sendall(request)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        own.resume()
+        connection.settimeout(_TIMEOUT_S)
+        assert connection.recv(1)
 
 
-def test_temporary_data_is_gone_after_the_stop() -> None:
-    with DevBroker() as broker:
+def test_another_version_runs_and_its_temporary_data_is_gone_after_the_stop() -> None:
+    with DevBroker(KAFKA_VERSIONS[1], topics={"t": 1}) as broker:
         folder = broker.data_dir
         assert folder.exists()
+        produce(broker, "t", b"x")
     assert not folder.exists()
 
 
@@ -182,11 +189,10 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         DevBroker(data_dir=tmp_path / "b", properties={"authorizer.class.name": "no.such.Class"}).start()
 
 
-def test_a_second_broker_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    with DevBroker(data_dir=tmp_path) as broker:
-        with pytest.raises(ExternalError, match="another broker runs in the data folder"):
-            DevBroker(data_dir=tmp_path).start()
-        assert broker.is_running
+def test_a_second_broker_in_the_same_folder_is_refused(own: DevBroker) -> None:
+    with pytest.raises(ExternalError, match="another broker runs in the data folder"):
+        DevBroker(data_dir=own.data_dir).start()
+    assert own.is_running
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
@@ -215,7 +221,7 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, object], mess
         DevBroker(**settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
 def test_the_command_is_ready_in_one_line_and_stops_cleanly(
     how: signal.Signals, command: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:

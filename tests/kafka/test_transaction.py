@@ -79,6 +79,13 @@ def region() -> Iterator[Callable[..., Region]]:
         yield make
 
 
+@pytest.fixture
+def stalling(other_kafka: DevBroker) -> Iterator[DevBroker]:
+    """A broker to pause; goes on after the test."""
+    yield other_kafka
+    other_kafka.resume()
+
+
 Make = Callable[..., str]
 Sinks = Callable[..., KafkaSink]
 Regions = Callable[..., Region]
@@ -189,22 +196,21 @@ def test_reading_a_marker_waits_for_one_that_is_being_committed(region: Regions,
 
 
 def test_a_transaction_that_timed_out_is_fenced_and_was_never_visible(
-    kafka: DevBroker, region: Regions, sink: Sinks, make_topic: Make
+    other_kafka: DevBroker, region: Regions, sink: Sinks, topic_name: Callable[[str], str]
 ) -> None:
-    topic = make_topic()
-    at_work = region(
-        sink(topic, **{"transaction.timeout.ms": "1000"}), topic, interval_ms=100, checkpoint_timeout_ms=100
-    )
+    servers, topic = other_kafka.bootstrap_servers, topic_name("out")
+    soon = {"transaction.timeout.ms": "1000"}
+    at_work = region(sink(topic, servers=servers, **soon), topic, interval_ms=100, checkpoint_timeout_ms=100)
     at_work.transaction.fence()
     at_work.transaction.commit("claim")
     at_work.write(b"timed out")
     at_work.flush()
-    # The broker looks for such transactions every ten seconds. Until then a plain reader is held back.
-    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 2})
+    # Until the broker has noticed, a reader is held back.
+    producer = Producer({"bootstrap.servers": servers, "log_level": 2})
     producer.produce(topic, b"behind")
     assert producer.flush(TIMEOUT_S) == 0
     deadline = time.monotonic() + TIMEOUT_S
-    while committed(kafka.bootstrap_servers, topic) != [b"behind"]:
+    while committed(servers, topic) != [b"behind"]:
         assert time.monotonic() < deadline
     with pytest.raises(FencedError):
         at_work.transaction.commit("one")
@@ -226,24 +232,25 @@ def test_a_failed_delivery_loses_the_transaction(region: Regions, sink: Sinks, m
     assert at_work.transaction.read_marker() == "claim"
 
 
-def test_records_that_a_stalled_broker_did_not_take_lose_the_transaction_and_no_restart(sink: Sinks) -> None:
-    with DevBroker(topics={"out": 1}) as broker:
-        at_work = Region([sink("out", servers=broker.bootstrap_servers, **{"delivery.timeout.ms": "1000"})], "stalled")
-        at_work.transaction.fence()
-        at_work.transaction.commit("claim")
-        broker.pause()
-        at_work.write(b"x")
-        with pytest.raises(TransactionLost, match="the last checkpoint produces it again"):
-            at_work.flush()
-        with pytest.raises(TransactionLost):
-            at_work.transaction.commit("one")
-        broker.resume()
-        at_work.transaction.fence()
-        assert at_work.transaction.read_marker() == "claim"
-        at_work.write(b"x")
+def test_records_that_a_stalled_broker_did_not_take_lose_the_transaction_and_no_restart(
+    stalling: DevBroker, region: Regions, sink: Sinks, topic_name: Callable[[str], str]
+) -> None:
+    servers, topic = stalling.bootstrap_servers, topic_name("out")
+    at_work = region(sink(topic, servers=servers, **{"delivery.timeout.ms": "1000"}), topic)
+    at_work.transaction.fence()
+    at_work.transaction.commit("claim")
+    stalling.pause()
+    at_work.write(b"x")
+    with pytest.raises(TransactionLost, match="the last checkpoint produces it again"):
+        at_work.flush()
+    with pytest.raises(TransactionLost):
         at_work.transaction.commit("one")
-        assert committed(broker.bootstrap_servers, "out") == [b"x"]
-        at_work.transaction.close()
+    stalling.resume()
+    at_work.transaction.fence()
+    assert at_work.transaction.read_marker() == "claim"
+    at_work.write(b"x")
+    at_work.transaction.commit("one")
+    assert committed(servers, topic) == [b"x"]
 
 
 def test_two_sinks_share_one_transaction(kafka: DevBroker, region: Regions, sink: Sinks, make_topic: Make) -> None:
@@ -330,30 +337,35 @@ def test_a_limit_that_may_not_be_read_is_found_by_being_refused(
         assert "trying their own default limit, 900000" in caplog.text
 
 
-def test_a_stalled_broker_leaves_a_commit_open_until_it_settles(sink: Sinks, monkeypatch: pytest.MonkeyPatch) -> None:
-    with DevBroker(topics={"out": 1}) as broker:
-        at_work = Region([sink("out", servers=broker.bootstrap_servers)], "stalled")
-        at_work.transaction.fence()
-        at_work.write(b"x")
-        at_work.flush()
-        monkeypatch.setattr("headrace.kafka.transaction._CALL_S", 0.5)
-        calls: list[float] = []
-        commit = PureProducer.commit_transaction
+def test_a_stalled_broker_leaves_a_commit_open_until_it_settles(
+    stalling: DevBroker,
+    region: Regions,
+    sink: Sinks,
+    topic_name: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    servers, topic = stalling.bootstrap_servers, topic_name("out")
+    at_work = region(sink(topic, servers=servers), topic)
+    at_work.transaction.fence()
+    at_work.write(b"x")
+    at_work.flush()
+    monkeypatch.setattr("headrace.kafka.transaction._CALL_S", 0.5)
+    calls: list[float] = []
+    commit = PureProducer.commit_transaction
 
-        def counted(self: PureProducer, timeout_s: float) -> None:
-            calls.append(timeout_s)
-            if len(calls) == 1:
-                broker.pause()
-            elif len(calls) == 4:
-                broker.resume()
-            commit(self, timeout_s)
+    def counted(self: PureProducer, timeout_s: float) -> None:
+        calls.append(timeout_s)
+        if len(calls) == 1:
+            stalling.pause()
+        elif len(calls) == 4:
+            stalling.resume()
+        commit(self, timeout_s)
 
-        monkeypatch.setattr(PureProducer, "commit_transaction", counted)
-        at_work.transaction.commit("one")
-        assert len(calls) >= 4
-        assert at_work.transaction.read_marker() == "one"
-        assert committed(broker.bootstrap_servers, "out") == [b"x"]
-        at_work.transaction.close()
+    monkeypatch.setattr(PureProducer, "commit_transaction", counted)
+    at_work.transaction.commit("one")
+    assert len(calls) >= 4
+    assert at_work.transaction.read_marker() == "one"
+    assert committed(servers, topic) == [b"x"]
 
 
 def test_a_writer_of_a_transaction_has_no_client_of_its_own(region: Regions, sink: Sinks, make_topic: Make) -> None:
