@@ -203,6 +203,17 @@ class Coordinator:
             due.append(self._next_checkpoint)
         return max(0.0, min(due, default=now + 1) - now)
 
+    def is_overtaken(self) -> bool:
+        """Whether the folder holds a later epoch than this attempt's. Whatever failed may be that copy's doing: it
+        removes what an earlier epoch was writing."""
+        baseline = self._start.baseline
+        try:
+            newest = self._folder.read().newest
+        except ExternalError as error:
+            log.debug("the folder cannot be asked for a later epoch: %s", error)
+            return False
+        return baseline is not None and newest is not None and newest.id.epoch > baseline.id.epoch
+
     def explain_fencing(self, wait: Callable[[float], None]) -> OtherCopy | TimedOut | BackOff:
         """What it means that a region was fenced, or the epoch is over: reads the claims, initialises nothing."""
         baseline = self._start.baseline

@@ -267,7 +267,7 @@ class Job(JobClient):
 
     def _pause_after(self, error: Exception, coordinator: Coordinator, failures: list[float]) -> float:
         """How many seconds to wait before the next attempt, after this one failed; raises if there is to be none."""
-        if isinstance(error, FencedError | EpochTaken):
+        if isinstance(error, FencedError | EpochTaken) or coordinator.is_overtaken():
             match coordinator.explain_fencing(self._pause):
                 case OtherCopy(at):
                     raise StateError(
@@ -281,7 +281,9 @@ class Job(JobClient):
                 case TimedOut() if isinstance(error, FencedError):
                     log.warning("a transaction timed out; nothing is lost, its records are produced again")
                 case TimedOut():
-                    log.warning("another copy of job `%s` began and gave up: %s", self._plan.job_name, error)
+                    log.warning(
+                        "another copy of job `%s` began an epoch, and did not come to its claim", self._plan.job_name
+                    )
         failures.append(time.monotonic() * 1000)
         delay_ms = delay_before_restart(self._settings.restart_strategy, failures, random.random())
         is_final = isinstance(error, ConfigError | StateError | JobCancelled)
