@@ -1,0 +1,147 @@
+"""The job that the crash suite runs: input → how often each record's key has come → output, exactly once.
+
+Records are JSON, `{"id": "2-17", "key": "k3"}` in and `{"id": "2-17", "key": "k3", "count": 5}` out. With a `pad` in
+it, a record's result is that many bytes longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+
+from headrace.common import Configuration, SimpleStringSchema, Types, WatermarkStrategy
+from headrace.datastream import KeyedProcessFunction, RuntimeContext, StreamExecutionEnvironment
+from headrace.datastream.connectors.kafka import (
+    DeliveryGuarantee,
+    KafkaOffsetsInitializer,
+    KafkaRecordSerializationSchema,
+    KafkaSink,
+    KafkaSource,
+)
+from headrace.datastream.state import ValueStateDescriptor
+
+
+class Work:
+    """Parses a record, and makes trouble where it is told to."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._delay_s = arguments.delay_ms / 1000
+        self._fail_once = Path(arguments.fail_once)
+        self._stuck = Path(arguments.stuck)
+        self._came = 0
+
+    def __call__(self, text: str) -> dict:
+        self._came += 1
+        if self._delay_s:
+            time.sleep(self._delay_s)
+        if self._came % 20 == 0:
+            if self._fail_once.is_file():
+                self._fail_once.unlink()
+                raise RuntimeError("told to fail")
+            if self._stuck.is_file():
+                self._stuck.with_suffix(".reached").touch()
+                while self._stuck.is_file():
+                    time.sleep(0.01)
+        return json.loads(text)
+
+
+class Count(KeyedProcessFunction):
+    """How often each key has come."""
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        self.count = runtime_context.get_state(ValueStateDescriptor("count", Types.LONG()))
+
+    def process_element(self, value: dict, ctx: KeyedProcessFunction.Context):
+        count = (self.count.value() or 0) + 1
+        self.count.update(count)
+        yield {**value, "count": count}
+
+
+def to_text(result: dict) -> str:
+    """The result as it is written."""
+    pad = result.pop("pad", 0)
+    return json.dumps(result | {"pad": "x" * pad}) if pad else json.dumps(result)
+
+
+def main() -> None:
+    """Describe the job and run it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bootstrap", required=True)
+    parser.add_argument("--input", required=True)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--prefix", required=True)
+    parser.add_argument("--name", default="counting")
+    parser.add_argument("--start", choices=("earliest", "latest"), default="earliest")
+    parser.add_argument("--bounded", action="store_true")
+    parser.add_argument("--interval", type=int, default=50)
+    parser.add_argument("--delay-ms", type=float, default=0.0)
+    parser.add_argument("--edit", choices=("nothing", "more", "less"), default="nothing")
+    parser.add_argument("--savepoints", type=int, default=0)
+    parser.add_argument("--savepoint-dir", default="")
+    parser.add_argument("--fail-once", default="/nonexistent")
+    parser.add_argument("--stuck", default="/nonexistent")
+    parser.add_argument("--source-property", action="append", default=[])
+    parser.add_argument("--sink-property", action="append", default=[])
+    parser.add_argument("-D", dest="settings", action="append", default=[])
+    arguments = parser.parse_args()
+
+    # So that a test that fails shows the traceback behind each restart.
+    logging.basicConfig(
+        level=logging.DEBUG, format="%(asctime)s.%(msecs)03d %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )
+    configuration = Configuration()
+    for setting in arguments.settings:
+        configuration.set_string(*setting.split("=", 1))
+    env = StreamExecutionEnvironment.get_execution_environment(configuration)
+    env.enable_checkpointing(arguments.interval)
+
+    start = {"earliest": KafkaOffsetsInitializer.earliest, "latest": KafkaOffsetsInitializer.latest}[arguments.start]
+    source = (
+        KafkaSource.builder()
+        .set_bootstrap_servers(arguments.bootstrap)
+        .set_topics(arguments.input)
+        .set_group_id(f"{arguments.prefix}-progress")
+        .set_starting_offsets(start())
+        .set_value_only_deserializer(SimpleStringSchema())
+    )
+    for each in arguments.source_property:
+        source.set_property(*each.split("=", 1))
+    if arguments.bounded:
+        source.set_bounded(KafkaOffsetsInitializer.latest())
+    sink = (
+        KafkaSink.builder()
+        .set_bootstrap_servers(arguments.bootstrap)
+        .set_record_serializer(
+            KafkaRecordSerializationSchema.builder()
+            .set_topic(arguments.output)
+            .set_value_serialization_schema(SimpleStringSchema())
+            .build()
+        )
+        .set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE)
+        .set_transactional_id_prefix(arguments.prefix)
+    )
+    for each in arguments.sink_property:
+        sink.set_property(*each.split("=", 1))
+
+    stream = env.from_source(source.build(), WatermarkStrategy.no_watermarks(), "input").uid("input")
+    records = stream.map(Work(arguments)).uid("work")
+    if arguments.edit == "more":
+        records = records.filter(lambda record: "id" in record).map(lambda record: record | {"edited": True})
+    if arguments.edit != "less":
+        records = records.key_by(lambda record: record["key"]).process(Count()).name("count").uid("count")
+    records.map(to_text).uid("text").sink_to(sink.build()).uid("output")
+
+    if not arguments.savepoints:
+        env.execute(arguments.name)
+        return
+    client = env.execute_async(arguments.name)
+    for _ in range(arguments.savepoints):
+        print("savepoint", client.trigger_savepoint(arguments.savepoint_dir).result(), flush=True)
+    client.get_job_execution_result().result()
+
+
+if __name__ == "__main__":
+    main()
