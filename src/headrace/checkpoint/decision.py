@@ -206,9 +206,13 @@ def superseded(contents: FolderContents, markers: Iterable[Marker | None], incar
 
 @dataclass(frozen=True, slots=True)
 class OtherCopy:
-    """A newer copy of the job has taken over: stop, and do not come back."""
+    """A newer copy of the job has taken over: stop, and do not come back.
+
+    `continues` says whether it went on from this copy's snapshots, or works with another folder.
+    """
 
     snapshot: SnapshotId
+    continues: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +233,7 @@ class BackOff:
 
 
 def on_fenced(
-    own: SnapshotId, markers: Iterable[Marker | None], *, claimed: bool, waited_ms: int, grace_ms: int = 5_000
+    own: Marker, markers: Iterable[Marker | None], *, claimed: bool, waited_ms: int, grace_ms: int = 5_000
 ) -> OtherCopy | TimedOut | LookAgain | BackOff:
     """What it means to be fenced: a newer copy and a transaction that timed out look the same to the producer.
 
@@ -239,8 +243,8 @@ def on_fenced(
     if not claimed:
         return BackOff()
     for marker in markers:
-        if marker is not None and marker.snapshot.attempt != own.attempt:
-            return OtherCopy(marker.snapshot)
+        if marker is not None and marker.snapshot.attempt != own.snapshot.attempt:
+            return OtherCopy(marker.snapshot, marker.incarnation == own.incarnation)
     if waited_ms < grace_ms:
         return LookAgain(grace_ms - waited_ms)
     return TimedOut()

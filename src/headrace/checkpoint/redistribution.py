@@ -76,10 +76,10 @@ def redistribute(
     found: dict[str, dict[str, OperatorSnapshot]] = {}
     for region, snapshot in restore.regions.items():
         for uid, operator in snapshot.operators.items():
-            if not operator.is_empty:
-                found.setdefault(uid, {})[region] = operator
+            found.setdefault(uid, {})[region] = operator
     claimed = {uid for region in layout.values() for uid in region.operators}
-    unclaimed = sorted(set(found) - claimed)
+    # An empty one is lost without harm, but kept where it is claimed: a source without splits is no new source.
+    unclaimed = sorted(uid for uid in set(found) - claimed if not all(o.is_empty for o in found[uid].values()))
     if unclaimed and not ignore_unclaimed:
         return Refuse(_unclaimed(unclaimed, sorted(claimed)))
     before = restore.newest.max_parallelism

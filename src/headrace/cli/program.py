@@ -23,7 +23,7 @@ import headrace
 from headrace.cli.main import FAILED, WRONG_SETTINGS
 from headrace.common.configuration import Configuration, launch_configuration
 from headrace.datastream.job import Engine, launch_engine
-from headrace.errors import ConfigError, HeadraceError, InternalError
+from headrace.errors import ConfigError, DataError, HeadraceError, InternalError, UserCodeError
 
 _OWN_CODE = str(Path(headrace.__file__).parent)
 
@@ -54,12 +54,15 @@ def describe(error: Exception, program: str) -> str:
         error.__traceback__ = _from_program(error.__traceback__, program)
         return "".join(traceback.format_exception(error)).rstrip()
     lines: list[str] = []
-    if error.__cause__ is not None and _user_frames(error.__cause__.__traceback__):
+    is_users = isinstance(error, UserCodeError | DataError | ConfigError)
+    if is_users and error.__cause__ is not None and _user_frames(error.__cause__.__traceback__):
         error.__cause__.__traceback__ = _without_end(error.__cause__.__traceback__)
         lines += traceback.format_exception(error.__cause__)
     elif isinstance(error, ConfigError):
         where = _user_frames(_from_program(error.__traceback__, program))
-        lines += ["where:\n", *traceback.format_list(where)] if where else []
+        # Not the lines themselves: they may hold a secret.
+        places = [f'  File "{at.filename}", line {at.lineno}, in {at.name}\n' for at in where]
+        lines += ["where:\n", *places] if where else []
     return "".join([*lines, f"error: {error}"])
 
 

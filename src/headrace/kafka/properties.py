@@ -383,8 +383,17 @@ def translate(properties: Mapping[str, str], role: Role) -> Translation:
 
 
 def producer_settings(properties: Mapping[str, str]) -> dict[str, str]:
-    """Settings for a producer, defaults included."""
-    return {**PRODUCER_DEFAULTS, **translate(properties, Role.PRODUCER).settings}
+    """Settings for a producer, defaults included.
+
+    As in the Java client, idempotence is on unless the program says otherwise, or sets what it cannot be had with.
+    """
+    given = translate(properties, Role.PRODUCER).settings
+    settings = {**PRODUCER_DEFAULTS, **given}
+    in_flight = given.get("max.in.flight.requests.per.connection", "5")
+    contradicts = settings["acks"] not in ("all", "-1") or given.get("retries") == "0" or int(in_flight) > 5
+    if "enable.idempotence" not in given and contradicts:
+        settings["enable.idempotence"] = "false"
+    return settings
 
 
 def _unknown(name: str, role: Role) -> ConfigError:

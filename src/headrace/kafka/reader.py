@@ -342,6 +342,7 @@ class KafkaReader(SourceReader):
             self._consumer.commit(new)
         except ClientError as error:
             self._commit_failed(error.failure)
+            return
         self._committed.update(new)
 
     def _commit_failed(self, failure: Failure) -> None:
@@ -363,6 +364,7 @@ class KafkaReader(SourceReader):
                 failure,
             )
         else:
+            self._committed.clear()
             _LOG.warning("offsets were not committed to group %r, the next checkpoint tries again: %s", group, failure)
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from headrace.plan.graph import (
     Union,
     WriteSink,
 )
-from headrace.plan.identity import Region, operator_ids, regions
+from headrace.plan.identity import Region, is_keyed, operator_ids, regions
 
 
 def explain(plan: Plan) -> str:
@@ -110,7 +110,7 @@ def _about(node: Node) -> str:
             return _event_time(strategy.out_of_orderness_ms)
         case WriteSink(sink):
             return f"{type(sink).__name__}, {sink.delivery_guarantee.name}"
-        case Process() | Reduce() if node.key_selector is not None:
+        case _ if is_keyed(node):
             return "keyed, keeps state"
         case Process():
             return "not keyed: no state"

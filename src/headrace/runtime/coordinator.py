@@ -27,6 +27,7 @@ from typing import Any, assert_never
 
 from headrace.checkpoint.decision import (
     AlreadyFinished,
+    Assume,
     BackOff,
     LookAgain,
     OtherCopy,
@@ -47,6 +48,7 @@ from headrace.runtime.messages import (
     CheckpointComplete,
     Commit,
     Committed,
+    Declined,
     Deployed,
     Failed,
     Fenced,
@@ -94,6 +96,7 @@ class Coordinator:
         *,
         chosen: Snapshot | None = None,
         fresh: bool = False,
+        assume: Assume | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan = plan
@@ -105,7 +108,7 @@ class Coordinator:
         self._settings = settings
         self._folder = folder
         self._link = link
-        self._start = Start(plan, settings, folder, link, chosen=chosen, fresh=fresh)
+        self._start = Start(plan, settings, folder, link, chosen=chosen, fresh=fresh, assume=assume)
         self._clock = clock
         ids = operator_ids(plan)
         self._sources = {
@@ -163,6 +166,9 @@ class Coordinator:
     def handle(self, message: ToCoordinator) -> None:
         """Take in what a worker says. Raises what the worker failed with."""
         match message:
+            case Declined(number, reason):
+                if self._in_flight is not None and self._in_flight.id.number == number:
+                    self._give_up(reason)
             case Acknowledged(number, snapshots):
                 if self._in_flight is not None and self._in_flight.id.number == number:
                     self._prepare(self._in_flight, snapshots)
@@ -221,10 +227,14 @@ class Coordinator:
             return BackOff()
         started_at = self._clock()
         while True:
-            markers = decode_markers(ask(self._link, ReadMarkers(()), MarkersRead).markers).values()
+            markers = list(decode_markers(ask(self._link, ReadMarkers(()), MarkersRead).markers).values())
+            if not markers:
+                # Nothing to claim, so the folder alone says who works in it.
+                newest = self._folder.read().newest
+                return TimedOut() if newest is None else OtherCopy(newest.id)
             waited_ms = int((self._clock() - started_at) * 1000)
             verdict = on_fenced(
-                baseline.id, markers, claimed=self._start.is_claimed, waited_ms=waited_ms, grace_ms=FENCING_GRACE_MS
+                baseline.marker, markers, claimed=self._start.is_claimed, waited_ms=waited_ms, grace_ms=FENCING_GRACE_MS
             )
             if not isinstance(verdict, LookAgain):
                 return verdict
@@ -244,6 +254,8 @@ class Coordinator:
             try:
                 splits = future.result()
             except ExternalError as error:
+                if not error.retriable:
+                    raise
                 log.warning("looking for new splits of `%s` failed: %s", self._sources[operator_id][0].name, error)
                 continue
             if splits:
@@ -327,7 +339,8 @@ class Coordinator:
 
     def _write_savepoint(self, directory: Path, manifest: Manifest) -> Path | HeadraceError:
         """A savepoint that cannot be written costs a job that goes on nothing."""
-        path = directory / f"savepoint-{manifest.id.epoch}-{manifest.id.number}"
+        at = manifest.id
+        path = directory / f"savepoint-{self._folder.path.name}-{at.epoch}-{at.number}-{at.attempt}"
         try:
             return self._folder.write_savepoint(path, manifest).parent
         except (ExternalError, StateError) as error:

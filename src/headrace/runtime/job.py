@@ -35,7 +35,6 @@ from typing import Any, TypeAlias
 
 from headrace.checkpoint.decision import BackOff, OtherCopy, TimedOut
 from headrace.checkpoint.storage import CheckpointFolder, EpochTaken, open_snapshot
-from headrace.common import options
 from headrace.common.completable_future import CompletableFuture
 from headrace.common.configuration import Configuration
 from headrace.common.job_client import JobClient
@@ -43,7 +42,16 @@ from headrace.common.job_execution_result import JobExecutionResult
 from headrace.common.job_id import JobID
 from headrace.common.job_status import JobStatus
 from headrace.common.refusal import not_supported
-from headrace.errors import ConfigError, DataError, FencedError, HeadraceError, InternalError, StateError, UserCodeError
+from headrace.errors import (
+    ConfigError,
+    DataError,
+    ExternalError,
+    FencedError,
+    HeadraceError,
+    InternalError,
+    StateError,
+    UserCodeError,
+)
 from headrace.plan.graph import Plan
 from headrace.runtime.coordinator import Coordinator
 from headrace.runtime.link import LocalLink
@@ -124,7 +132,6 @@ class Job(JobClient):
         self._plan = plan
         self._settings = read_settings(configuration)
         self._warnings = [
-            *options.check_keys(configuration),
             *check_plan(plan, self._settings, configuration),
         ]
         self._id = JobID(secrets.token_hex(16))
@@ -244,14 +251,18 @@ class Job(JobClient):
         chosen = None if self._settings.recovery_path is None else open_snapshot(self._settings.recovery_path)
         # A folder that does not outlive the run is no lost folder, whatever markers earlier runs left.
         fresh = self._settings.fresh or (self._settings.checkpoint_dir is None and chosen is None)
+        assume = self._settings.assume
         failures: list[float] = []
         while True:
             worker = Worker(self._plan, self._settings, folder, attempt_number=self._attempts)
             link = LocalLink(worker)
-            coordinator = Coordinator(self._plan, self._settings, folder, link, chosen=chosen, fresh=fresh)
+            coordinator = Coordinator(
+                self._plan, self._settings, folder, link, chosen=chosen, fresh=fresh, assume=assume
+            )
             self._coordinator = coordinator
             try:
                 self._run_attempt(worker, link, coordinator)
+                self._shut_down(link, coordinator, raises=True)
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, it decides what follows
                 pause_s = self._pause_after(error, coordinator, failures)
@@ -260,7 +271,7 @@ class Job(JobClient):
             finally:
                 if coordinator.has_baseline:
                     # What was asked for is durable now: a restart goes on from there.
-                    chosen, fresh = None, False
+                    chosen, fresh, assume = None, False, None
                 self._shut_down(link, coordinator)
             self._pause(pause_s)
             self._attempts += 1
@@ -268,18 +279,26 @@ class Job(JobClient):
     def _pause_after(self, error: Exception, coordinator: Coordinator, failures: list[float]) -> float:
         """How many seconds to wait before the next attempt, after this one failed; raises if there is to be none."""
         if isinstance(error, FencedError | EpochTaken) or coordinator.is_overtaken():
-            match coordinator.explain_fencing(self._pause):
-                case OtherCopy(at):
+            match self._explain_fencing(coordinator):
+                case OtherCopy(at, continues):
+                    what = (
+                        "Nothing is lost or repeated: the other copy went on from what this one had committed"
+                        if continues
+                        else "The other copy works with another checkpoint folder, or none, and did not go on from "
+                        "what this one had committed: it may repeat or skip records"
+                    )
                     raise StateError(
                         f"another copy of job {self._plan.job_name!r} took over with snapshot {at}; this one stops and "
-                        "does not come back. Nothing is lost or repeated: the other copy went on from what this one "
-                        "had committed"
+                        f"does not come back. {what}"
                     ) from error
                 case BackOff():
                     log.info("another copy of job `%s` is starting: %s", self._plan.job_name, error)
                     return random.uniform(0.1, 2.0)
                 case TimedOut() if isinstance(error, FencedError):
-                    log.warning("a transaction timed out; nothing is lost, its records are produced again")
+                    log.warning(
+                        "a transaction timed out, or another copy began and gave up; nothing is lost, its records are "
+                        "produced again"
+                    )
                 case TimedOut():
                     log.warning(
                         "another copy of job `%s` began an epoch, and did not come to its claim", self._plan.job_name
@@ -287,6 +306,7 @@ class Job(JobClient):
         failures.append(time.monotonic() * 1000)
         delay_ms = delay_before_restart(self._settings.restart_strategy, failures, random.random())
         is_final = isinstance(error, ConfigError | StateError | JobCancelled)
+        is_final = is_final or (isinstance(error, ExternalError) and not error.retriable)
         if is_final or not self._has_run or self._stop_requested or delay_ms is None:
             raise error
         self._status = JobStatus.RESTARTING
@@ -296,6 +316,14 @@ class Job(JobClient):
             "job `%s` failed, restarting in %.1f s: %s", self._plan.job_name, delay_ms / 1000, error, exc_info=users
         )
         return delay_ms / 1000
+
+    def _explain_fencing(self, coordinator: Coordinator) -> OtherCopy | TimedOut | BackOff:
+        try:
+            return coordinator.explain_fencing(self._pause)
+        except ExternalError as error:
+            # The next start asks again, and decides.
+            log.warning("who took over cannot be told: %s", error)
+            return TimedOut()
 
     def _run_attempt(self, worker: Worker, link: LocalLink, coordinator: Coordinator) -> None:
         coordinator.start()
@@ -316,7 +344,9 @@ class Job(JobClient):
                 raise JobCancelled(f"job {self._plan.job_name!r} was cancelled")
             request = self._savepoint
             if request is not None and not request.result.running():
-                request.result.set_running_or_notify_cancel()
+                if not request.result.set_running_or_notify_cancel():
+                    self._savepoint = None
+                    continue
                 coordinator.request_savepoint(request.directory)
                 # Not before: the checkpoint it is written with has to be the last one.
                 self._stop_requested = self._stop_requested or request.is_last
@@ -361,9 +391,11 @@ class Job(JobClient):
         else:
             request.result.set_result(str(path))
 
-    def _shut_down(self, link: LocalLink, coordinator: Coordinator) -> None:
+    def _shut_down(self, link: LocalLink, coordinator: Coordinator, *, raises: bool = False) -> None:
         link.send(Close())
         while (message := link.receive()) is not None:
+            if isinstance(message, Failed) and raises:
+                raise message.error
             if isinstance(message, Failed):
                 log.warning("closing after the end failed: %s", message.error)
         coordinator.close()

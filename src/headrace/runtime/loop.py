@@ -148,14 +148,13 @@ class _Writer:
     reads_time: bool = False
 
     def write_source(self, n: int) -> None:
-        own, expression = self.calls[n], "v"
+        own, expression, time = self.calls[n], "v", "t"
         if own.call is not None:
             expression = f"{self._bind(f'd{n}', own.call)}(  # {n}\nv)"
         if own.generator is not None:
-            element = self._named(n, expression, 2)
-            self._assign_time(n, own, element, "t", "w", 2)
-            expression = element
-        self._consumers(n, expression, "t", 2)
+            expression = self._named(n, expression, 2)
+            time = self._assign_time(n, own, expression, "t", "w", 2)
+        self._consumers(n, expression, time, 2)
 
     def _put(self, depth: int, text: str) -> None:
         self.lines.extend(("    " * depth + text).split("\n"))

@@ -11,7 +11,7 @@ All messages are frozen values that can be pickled. The coordinator asks in pair
 | `Commit(number, marker)`: a baseline's claim, or a checkpoint | `Committed(region, number)` for each region |
 | `Run` | `InputEnded` when every bounded source has been read to its end |
 | `AddSplits(operator, splits)` | – |
-| `TriggerCheckpoint(id)` | `Acknowledged(number, regions)` |
+| `TriggerCheckpoint(id)` | `Acknowledged(number, regions)`, or `Declined(number, reason)` |
 | `CheckpointComplete(number)` | – |
 | `Close` | `Failed(error)`, at any time |
 """
@@ -125,6 +125,14 @@ class Acknowledged:
 
 
 @dataclass(frozen=True, slots=True)
+class Declined:
+    """Snapshot `number` could not be written; what writers hold stays, and goes with the next one."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointComplete:
     """Snapshot `number` is committed in every region."""
 
@@ -144,4 +152,4 @@ class Failed:
 
 
 ToWorker = Fence | ReadMarkers | Deploy | Commit | Run | AddSplits | TriggerCheckpoint | CheckpointComplete | Close
-ToCoordinator = Fenced | MarkersRead | Deployed | Committed | InputEnded | Acknowledged | Failed
+ToCoordinator = Fenced | MarkersRead | Deployed | Committed | InputEnded | Acknowledged | Declined | Failed

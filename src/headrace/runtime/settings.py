@@ -90,7 +90,7 @@ def check_plan(plan: Plan, settings: Settings, configuration: Configuration) -> 
     if exactly_once and settings.checkpoint_dir is None:
         return [
             f"`{exactly_once[0]}` delivers exactly once within this run only: `execution.checkpointing.dir` is not "
-            "set, so the next run starts over and repeats what it reads again"
+            "set, so each run, this one too, begins at the program's starting offsets, whatever earlier runs wrote"
         ]
     return []
 

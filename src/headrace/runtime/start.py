@@ -25,6 +25,7 @@ from typing import Any, assert_never
 from headrace import __version__
 from headrace.checkpoint.decision import (
     AlreadyFinished,
+    Assume,
     Refuse,
     Restore,
     StartFresh,
@@ -66,7 +67,7 @@ Markers = Mapping[str, Marker | None]
 
 
 class Start:
-    """One start. `chosen` is the snapshot that `--from` names, `fresh` starts over.
+    """One start. `chosen` is the snapshot that `--from` names, `fresh` starts over, `assume` is the user's word.
 
     `baseline` is set once it is durable, `is_claimed` once every region holds its marker; `enumerators` by operator id.
     """
@@ -80,6 +81,7 @@ class Start:
         *,
         chosen: Snapshot | None = None,
         fresh: bool = False,
+        assume: Assume | None = None,
     ) -> None:
         self.baseline: Manifest | None = None
         self.is_claimed = False
@@ -90,6 +92,7 @@ class Start:
         self._link = link
         self._chosen = chosen
         self._fresh = fresh
+        self._assume = assume
         self._ids = operator_ids(plan)
         self._regions = regions(plan)
 
@@ -105,7 +108,7 @@ class Start:
             _by_region(_recorded_locations(contents), markers),
             _by_region(own, markers),
             fresh=self._fresh,
-            assume=self._settings.assume,
+            assume=self._assume,
             chosen=None if self._chosen is None else self._chosen.manifest,
         )
         match decision:
@@ -154,6 +157,12 @@ class Start:
     ) -> Manifest:
         """Step 6, up to writing it."""
         files = self._folder.files if self._chosen is None else self._chosen.files
+        if self._chosen is not None and self._chosen.manifest.job != self._folder.job:
+            log.warning(
+                "job `%s` starts from a snapshot of another job, `%s`, with its splits and state",
+                self._folder.job,
+                self._chosen.manifest.job,
+            )
         match decision:
             case StartFresh():
                 incarnation = draw_id()

@@ -21,7 +21,7 @@ from headrace.checkpoint.marker import SnapshotId
 from headrace.checkpoint.storage import SnapshotFiles
 from headrace.connector import SinkWriter, SourceContext, Transaction, TransactionContext, WriterContext
 from headrace.crash_points import crash_point
-from headrace.errors import StateError
+from headrace.errors import ExternalError, StateError
 from headrace.plan.graph import AssignTimestamps, Node, Plan, ReadSource, Union, WriteSink
 from headrace.plan.identity import Region, operator_ids, regions
 from headrace.runtime.loop import Calls, compile_loop
@@ -32,6 +32,7 @@ from headrace.runtime.messages import (
     Close,
     Commit,
     Committed,
+    Declined,
     Deploy,
     Deployed,
     Failed,
@@ -333,7 +334,11 @@ class Worker:
                 writer.flush()
         crash_point("checkpoint.flushed")
         self._positions.clear()
-        snapshots = {region.id: self._snapshot(region, snapshot_id) for region in self._regions}
+        try:
+            snapshots = {region.id: self._snapshot(region, snapshot_id) for region in self._regions}
+        except ExternalError as error:
+            self.outbox.append(Declined(snapshot_id.number, str(error)))
+            return
         self.outbox.append(Acknowledged(snapshot_id.number, snapshots))
 
     def _snapshot(self, region: Region, snapshot_id: SnapshotId) -> RegionSnapshot:

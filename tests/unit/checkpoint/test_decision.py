@@ -267,16 +267,18 @@ def test_superseded_are_all_incarnations_but_the_own() -> None:
 def test_fenced_copy_stops_when_another_has_claimed() -> None:
     newer = marker(at(20, epoch=2))
 
-    verdict = on_fenced(SECOND.id, [marker(SECOND), newer], claimed=True, waited_ms=0)
+    verdict = on_fenced(marker(SECOND), [marker(SECOND), newer], claimed=True, waited_ms=0)
 
     assert verdict == OtherCopy(newer.snapshot)
 
 
 def test_fenced_copy_recovers_from_a_timeout_when_the_grace_is_over() -> None:
-    assert on_fenced(SECOND.id, [marker(SECOND)], claimed=True, waited_ms=1_000, grace_ms=3_000) == LookAgain(2_000)
-    assert on_fenced(SECOND.id, [marker(SECOND)], claimed=True, waited_ms=3_000, grace_ms=3_000) == TimedOut()
-    assert on_fenced(SECOND.id, [None], claimed=True, waited_ms=3_000, grace_ms=3_000) == TimedOut()
+    assert on_fenced(marker(SECOND), [marker(SECOND)], claimed=True, waited_ms=1_000, grace_ms=3_000) == LookAgain(
+        2_000
+    )
+    assert on_fenced(marker(SECOND), [marker(SECOND)], claimed=True, waited_ms=3_000, grace_ms=3_000) == TimedOut()
+    assert on_fenced(marker(SECOND), [None], claimed=True, waited_ms=3_000, grace_ms=3_000) == TimedOut()
 
 
 def test_copy_fenced_before_its_claim_backs_off() -> None:
-    assert on_fenced(BEGIN.id, [marker(at(20, epoch=2))], claimed=False, waited_ms=0) == BackOff()
+    assert on_fenced(marker(BEGIN), [marker(at(20, epoch=2))], claimed=False, waited_ms=0) == BackOff()

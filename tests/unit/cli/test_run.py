@@ -178,7 +178,6 @@ def test_a_wrong_setting_names_the_line_of_the_program_and_exits_with_2(program:
     assert result.stderr.splitlines() == [
         "where:",
         f'  File "{path}", line 6, in <module>',
-        "    env.set_parallelism(0)",
         "error: `parallelism.default` is '0'; it must be at least 1",
     ]
 

@@ -516,7 +516,7 @@ class Model:
     def _fenced(self, world: World, copy: Copy, become: Become) -> tuple[str, World]:
         assert copy.last is not None
         markers = [self._find(world, region)[1].marker for region in _regions(copy.lanes)]
-        verdict = on_fenced(copy.last.id, markers, claimed=True, waited_ms=1, grace_ms=1)
+        verdict = on_fenced(Marker(copy.last.incarnation, copy.last.id), markers, claimed=True, waited_ms=1, grace_ms=1)
         if isinstance(verdict, OtherCopy):
             return f"stops, as {verdict.snapshot.attempt} took over", become(None)
         assert isinstance(verdict, TimedOut)

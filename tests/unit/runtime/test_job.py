@@ -442,6 +442,30 @@ def test_a_bounded_job_ends_with_every_watermark_at_its_maximum(tmp_path: Path) 
     assert (tmp_path / "watermark").read_text() == str(2**63 - 1)
 
 
+def test_a_timestamp_assigner_of_a_source_gives_elements_their_time(tmp_path: Path) -> None:
+    class Time(KeyedProcessFunction):
+        def process_element(self, value: Any, ctx: KeyedProcessFunction.Context) -> Any:
+            yield value, ctx.timestamp()
+
+    ledger = Ledger()
+    strategy = WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner(lambda value, _: value * 10)
+    plan = job_of(Numbers(limit=5), (Process(Time()), lambda x: 0), sink=LedgerSink(ledger), strategy=strategy)
+    run_job(plan, settings())
+    assert ledger.values == [(x, x * 10) for x in range(5)]
+
+
+def test_what_close_raises_fails_the_job() -> None:
+    class Broken(MapFunction):
+        def map(self, value: Any) -> Any:
+            return value
+
+        def close(self) -> None:
+            raise OSError("flush failed")
+
+    with pytest.raises(UserCodeError, match=r"`map` failed in close\(\).*flush failed"):
+        run_job(job_of(Numbers(limit=3), Map(Broken())), settings())
+
+
 def test_elements_of_a_collection_come_in_order_and_once(capsys: pytest.CaptureFixture[str]) -> None:
     run_job(job_of(CollectionSource(tuple("abc")), Map(str.upper)), settings())
     assert capsys.readouterr().out == "A\nB\nC\n"

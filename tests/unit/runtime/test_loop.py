@@ -57,6 +57,8 @@ def calls_of(plan: Plan) -> dict[int, Calls]:
                 calls[node.id] = Calls(call=f, key=key, table={})
             case Process(f):
                 calls[node.id] = Calls(call=f, context=Stamp())
+            case ReadSource(_, strategy) if strategy.timestamp_assigner is not None:
+                calls[node.id] = Calls(extract=lambda x, t: t + abs(x) % 11, generator=True)
             case AssignTimestamps():
                 calls[node.id] = Calls(extract=lambda x, t: t + abs(x) % 5, generator=WatermarkGenerator(0))
             case _:
@@ -106,15 +108,19 @@ def interpret(plan: Plan, source: int, records: list[int], times: list[int]) -> 
             for out in list(emit(consumer, value, time)):
                 push(consumer.id, *out)
 
+    operator = plan.node(source).operator
+    assert isinstance(operator, ReadSource)
+    assigns = operator.watermark_strategy.timestamp_assigner is not None
     for value, time in zip(records, times, strict=True):
-        push(source, value, time)
+        push(source, value, time + abs(value) % 11 if assigns else time)
     return result
 
 
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     builder = PlanBuilder()
-    source = builder.add(ReadSource(CollectionSource(()), STRATEGY), "source")
+    strategy = STRATEGY.with_timestamp_assigner(lambda x, t: t) if draw(st.booleans()) else STRATEGY
+    source = builder.add(ReadSource(CollectionSource(()), strategy), "source")
     streams = [source.id]
     for _ in range(draw(st.integers(0, 7))):
         above = draw(st.sampled_from(streams))

@@ -7,8 +7,10 @@ wants a dict for each record and takes no timestamps.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import Any
 
@@ -136,7 +138,7 @@ class PureProducer:
         with failing_as_client_error(self._reports):
             if group not in self._groups:
                 self._groups[group] = _group_metadata(self._settings, group)
-            self._client.send_offsets_to_transaction([at], self._groups[group], _TRANSACTION_CALL_S)
+            _interruptible(self._client.send_offsets_to_transaction, [at], self._groups[group], _TRANSACTION_CALL_S)
 
     def commit_transaction(self, timeout_s: float) -> None:
         assert self._client is not None
@@ -155,6 +157,23 @@ class PureProducer:
             with contextlib.suppress(self._exception):
                 client.purge()
                 client.poll(0)
+
+
+def _interruptible(call: Callable[..., Any], *arguments: object) -> None:
+    """Call in a thread and wait in slices. The client may wait far beyond the timeout it is given while a broker is
+    away, and Python serves no signal before a call returns."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(call(*arguments))
+        except BaseException as error:  # noqa: BLE001 - raised where it was called
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="headrace-transaction", daemon=True).start()
+    while not wait([done], WAIT_SLICE_S).done:
+        pass
+    done.result()
 
 
 def _group_metadata(settings: Settings, group: str) -> Any:
