@@ -78,8 +78,21 @@ class PureProducer:
                         self._produce_waiting(topic, value, key, timestamp)
         except self._exception as error:
             size = len(value or b"") + len(key or b"")
-            raise ClientError(replace(failure_of_exception(error), topic=topic, size_bytes=size)) from None
+            failure = failure_of_exception(error)
+            if failure.name == "_FATAL":
+                failure = self._fatal_failure() or failure
+            raise ClientError(replace(failure, topic=topic, size_bytes=size)) from None
         self.poll()
+
+    def _fatal_failure(self) -> Failure | None:
+        """What was fatal: `produce` says only that something was (`_FATAL`), a transactional call says what."""
+        assert self._client is not None
+        try:
+            self._client.begin_transaction()
+        except self._exception as error:
+            failure = failure_of_exception(error)
+            return failure if failure.is_fatal and failure.name != "_FATAL" else None
+        return None
 
     def _produce_waiting(self, topic: str, value: bytes | None, key: bytes | None, timestamp: int) -> None:
         """The queue is full: serve reports until there is room. It empties at the latest as deliveries time out."""
@@ -100,7 +113,9 @@ class PureProducer:
         assert self._client is not None
         deadline = time.monotonic() + timeout_s
         with failing_as_client_error(self._reports):
-            while (left := self._client.flush(min(1.0, max(0.0, deadline - time.monotonic())))) > 0:
+            # confluent_kafka (2.16) cuts longer calls into several, and after a fatal error goes on to serve callbacks
+            # with that exception pending: they fail with a SystemError, or the process crashes.
+            while (left := self._client.flush(min(WAIT_SLICE_S, max(0.0, deadline - time.monotonic())))) > 0:
                 if time.monotonic() >= deadline:
                     break
         return left
