@@ -7,8 +7,10 @@ it, a record's result is that many bytes longer.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import logging
+import signal
 import time
 from pathlib import Path
 
@@ -88,7 +90,8 @@ def main() -> None:
     parser.add_argument("-D", dest="settings", action="append", default=[])
     arguments = parser.parse_args()
 
-    # So that a test that fails shows the traceback behind each restart.
+    # So that a test that fails shows the traceback behind each restart, and where a job hangs.
+    faulthandler.register(signal.SIGUSR1)
     logging.basicConfig(
         level=logging.DEBUG, format="%(asctime)s.%(msecs)03d %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )

@@ -281,7 +281,19 @@ class Run:
             assert met or is_running, f"ended with {self.process.returncode} before {what}:\n{self.log()[-6000:]}"
             return met
 
-        return wait_until(is_met, what)
+        try:
+            return wait_until(is_met, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.last_words()}") from None
+
+    def last_words(self) -> str:
+        """The end of its log, with where it stands if it still runs."""
+        if self.is_running:
+            before = self.log_file.stat().st_size
+            self.wake()
+            self.send(signal.SIGUSR1)
+            wait_until(lambda: self.log_file.stat().st_size > before + 100 or not self.is_running, "a traceback", 10)
+        return "\n".join(line for line in self.log().splitlines() if "DEBUG checkpoint" not in line)[-6000:]
 
     def wait_for_log(self, text: str) -> None:
         """Wait until it has said this."""
@@ -292,7 +304,7 @@ class Run:
         try:
             found = self.process.wait(deadline_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {deadline_s:.0f} s:\n{self.log()[-6000:]}") from None
+            raise AssertionError(f"still running after {deadline_s:.0f} s:\n{self.last_words()}") from None
         assert status is None or found == status, f"exit status {found}, not {status}:\n{self.log()[-6000:]}"
         return found
 

@@ -42,7 +42,7 @@ def test_transaction_that_ran_out_of_time_costs_nothing(
     job.catch_up(run)
     run.stop()
 
-    assert "a transaction timed out; nothing is lost" in run.log()
+    assert "a transaction timed out, or another copy began and gave up; nothing is lost" in run.log()
     job.check()
 
 

@@ -27,6 +27,10 @@ from headrace.kafka.client.pure.reports import (
 )
 
 _TRANSACTION_CALL_S = 5.0
+_STUCK_S = 20.0
+_STUCK = Failure(
+    "_STUCK", f"the client did not come back from a call of {_TRANSACTION_CALL_S:.0f} s within {_STUCK_S:.0f} s"
+)
 
 
 class PureProducer:
@@ -153,7 +157,16 @@ class PureProducer:
         with failing_as_client_error(self._reports):
             if group not in self._groups:
                 self._groups[group] = _group_metadata(self._settings, group)
-            _interruptible(self._client.send_offsets_to_transaction, [at], self._groups[group], _TRANSACTION_CALL_S)
+            send = self._client.send_offsets_to_transaction
+            done = _in_a_thread(send, [at], self._groups[group], _TRANSACTION_CALL_S)
+            # The client (2.16) may wait far beyond the timeout it is given, or for ever, when a broker was away.
+            deadline = time.monotonic() + _STUCK_S
+            while not wait([done], WAIT_SLICE_S).done:
+                if time.monotonic() > deadline:
+                    # The thread keeps the client, which no other call can be made on.
+                    self._client = None
+                    raise ClientError(_STUCK)
+            done.result()
 
     def commit_transaction(self, timeout_s: float) -> None:
         assert self._client is not None
@@ -161,7 +174,8 @@ class PureProducer:
             self._client.commit_transaction(timeout_s)
 
     def abort_transaction(self, timeout_s: float) -> None:
-        assert self._client is not None
+        if self._client is None:
+            raise ClientError(_STUCK)
         with failing_as_client_error(self._reports):
             self._client.abort_transaction(timeout_s)
 
@@ -174,21 +188,19 @@ class PureProducer:
                 client.poll(0)
 
 
-def _interruptible(call: Callable[..., Any], *arguments: object) -> None:
-    """Call in a thread and wait in slices. The client may wait far beyond the timeout it is given while a broker is
-    away, and Python serves no signal before a call returns."""
+def _in_a_thread(call: Callable[..., None], *arguments: object) -> Future[None]:
+    """Call where it may wait: Python serves no signal before a call in the main thread returns."""
     done: Future[None] = Future()
 
     def run() -> None:
         try:
-            done.set_result(call(*arguments))
+            call(*arguments)
+            done.set_result(None)
         except BaseException as error:  # noqa: BLE001 - raised where it was called
             done.set_exception(error)
 
     threading.Thread(target=run, name="headrace-transaction", daemon=True).start()
-    while not wait([done], WAIT_SLICE_S).done:
-        pass
-    done.result()
+    return done
 
 
 def _group_metadata(settings: Settings, group: str) -> Any:
