@@ -252,8 +252,8 @@ class KafkaTransaction(Transaction):
             raise StateError(
                 f"the checkpoint's transactions ({recorded['transactional_id']}) are on cluster "
                 f"{recorded['cluster_id']} ({recorded['bootstrap_servers']}), the sink now writes to cluster "
-                f"{self._cluster_id} ({self._servers}), so their outcome cannot be read; point it at the old cluster "
-                "and stop the job with a savepoint first, or start with `--fresh`"
+                f"{self._cluster_id} ({self._servers}), so their outcome cannot be read. If that "
+                "cluster is gone, start over with `--fresh`; if not, point the sink at it, and move with a savepoint"
             )
 
     def _start_producer(self, transactional_id: str) -> Producer:
