@@ -45,7 +45,6 @@ def test_job_killed_at_a_crash_point_of_its_start_loses_and_repeats_nothing(
 
     job.crash_at(f"{name}@1")
     job.crash_at("checkpoint.prepared@3")
-    job.crash_at(f"{name}@1")
     trouble.touch()
     job.crash_at(f"{name}@2", "--fail-once", str(trouble))
     job.start().wait(0)

@@ -16,7 +16,7 @@ def test_signal_stops_the_job_with_a_last_checkpoint_and_the_next_run_reads_noth
     make_job: Callable[..., Job], number: signal.Signals
 ) -> None:
     # The interval is so long that only the last checkpoint can have made anything visible.
-    job = make_job("--delay-ms", "0.5", "--interval", "600000", per_partition=500)
+    job = make_job("--delay-ms", "4", "--interval", "600000", per_partition=500)
     run = job.start(*TIMEOUTS)
     run.wait_for_log("starts from the beginning")
     run.wait_for(job.output.open_partitions, "results are written")
@@ -28,7 +28,7 @@ def test_signal_stops_the_job_with_a_last_checkpoint_and_the_next_run_reads_noth
     results = job.output.read()
     assert 0 < sum(stopped_at.values()) < job.input.count
     assert len(results) == sum(stopped_at.values())
-    job.finish("--interval", "50")
+    job.finish("--interval", "50", "--delay-ms", "0")
     job.check()
 
 
