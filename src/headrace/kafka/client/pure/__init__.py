@@ -3,6 +3,7 @@
 | module | holds |
 |---|---|
 | `consumer`, `producer`, `admin` | one kind of client each |
+| `group` | what a coordinator knows of a group |
 | `probe` | a second look at a port that closes connections |
 | `reports` | what they share: how a client is set up, what it reports, and failures as values |
 """

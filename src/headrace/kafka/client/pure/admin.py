@@ -17,9 +17,9 @@ from headrace.kafka.client.protocol import (
     Settings,
     TopicDescription,
 )
+from headrace.kafka.client.pure.group import committed
 from headrace.kafka.client.pure.probe import speaks_tls
 from headrace.kafka.client.pure.reports import (
-    WAIT_SLICE_S,
     Reports,
     client_config,
     failing_as_client_error,
@@ -32,7 +32,6 @@ from headrace.kafka.client.pure.reports import (
 )
 
 if TYPE_CHECKING:
-    from confluent_kafka import TopicPartition
     from confluent_kafka.admin import AdminClient
 
 _LOG = logging.getLogger("headrace.kafka.client")
@@ -52,9 +51,9 @@ class PureAdmin:
         self._has_told = False
         self._has_answered = False
         self._cluster: Any = None
-        config = shared_settings(settings)
+        self._settings = shared_settings(settings)
         with failing_as_client_error():
-            self._client: AdminClient | None = AdminClient(client_config(config, self._reports))
+            self._client: AdminClient | None = AdminClient(client_config(self._settings, self._reports))
 
     def _result(self, future: Any) -> Any:
         """The future's result; the client is served meanwhile, and given up at once where waiting cannot help."""
@@ -175,29 +174,7 @@ class PureAdmin:
     def committed(
         self, group: str, partitions: Iterable[KafkaTopicPartition], *, stable: bool
     ) -> dict[KafkaTopicPartition, CommittedOffset | Failure | None]:
-        from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-
-        asked = [TopicPartition(p.topic, p.partition) for p in partitions]
-        deadline = time.monotonic() + self._timeout_s
-        while True:
-            assert self._client is not None
-            request = ConsumerGroupTopicPartitions(group, asked)
-            with failing_as_client_error(self._reports):
-                futures = self._client.list_consumer_group_offsets(
-                    [request], require_stable=stable, request_timeout=self._timeout_s
-                )
-            answer = self._outcome(futures[group])
-            if isinstance(answer, Failure):
-                if answer.name != "UNSTABLE_OFFSET_COMMIT":
-                    return {partition_of(one): answer for one in asked}
-            elif not any(o.error and o.error.name() == "UNSTABLE_OFFSET_COMMIT" for o in answer.topic_partitions):
-                return {partition_of(one): _committed(one) for one in answer.topic_partitions}
-            if time.monotonic() > deadline:
-                failure = Failure(
-                    "UNSTABLE_OFFSET_COMMIT", "a transaction holds the group's offsets", is_retriable=True
-                )
-                return {partition_of(one): failure for one in asked}
-            self._client.poll(WAIT_SLICE_S)
+        return committed(self._settings, group, partitions, stable=stable, timeout_s=self._timeout_s)
 
     def broker_setting(self, name: str) -> str | None:
         from confluent_kafka.admin._config import ConfigResource
@@ -217,9 +194,3 @@ class PureAdmin:
 
     def close(self) -> None:
         self._client = None
-
-
-def _committed(one: TopicPartition) -> CommittedOffset | Failure | None:
-    if one.error:
-        return failure_of(one.error)
-    return None if one.offset < 0 else CommittedOffset(one.offset, one.metadata or "")

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from headrace.kafka.client.protocol import ClientError, ClientFailed, Failure, KafkaTopicPartition, Settings
+from headrace.kafka.client.pure.group import committed, group_metadata
 from headrace.kafka.client.pure.reports import (
     WAIT_SLICE_S,
     Reports,
@@ -22,15 +23,13 @@ from headrace.kafka.client.pure.reports import (
     failing_as_client_error,
     failure_of_exception,
     is_hopeless,
-    shared_settings,
     with_cause,
 )
 
 _TRANSACTION_CALL_S = 5.0
+_GRACE_S = 1.0
 _STUCK_S = 20.0
-_STUCK = Failure(
-    "_STUCK", f"the client did not come back from a call of {_TRANSACTION_CALL_S:.0f} s within {_STUCK_S:.0f} s"
-)
+_STUCK = Failure("_STUCK", f"the client does not come back from a call of {_TRANSACTION_CALL_S:.0f} s")
 
 
 class PureProducer:
@@ -156,17 +155,30 @@ class PureProducer:
         at = TopicPartition(partition.topic, partition.partition, offset, metadata)
         with failing_as_client_error(self._reports):
             if group not in self._groups:
-                self._groups[group] = _group_metadata(self._settings, group)
+                self._groups[group] = group_metadata(self._settings, group)
             send = self._client.send_offsets_to_transaction
             done = _in_a_thread(send, [at], self._groups[group], _TRANSACTION_CALL_S)
-            # The client (2.16) may wait far beyond the timeout it is given, or for ever, when a broker was away.
-            deadline = time.monotonic() + _STUCK_S
+            begun = time.monotonic()
             while not wait([done], WAIT_SLICE_S).done:
-                if time.monotonic() > deadline:
+                if self._is_stuck(group, partition, time.monotonic() - begun):
                     # The thread keeps the client, which no other call can be made on.
                     self._client = None
                     raise ClientError(_STUCK)
             done.result()
+
+    def _is_stuck(self, group: str, partition: KafkaTopicPartition, waited_s: float) -> bool:
+        """The client may wait for ever: librdkafka (2.16) asks three times within a second for the coordinator of the
+        group, and if a broker that has just come back does not know it by then, never again, whatever the timeout. So
+        it is stuck if its time is over and the coordinator answers somebody else."""
+        if waited_s < _TRANSACTION_CALL_S + _GRACE_S:
+            return False
+        if waited_s > _STUCK_S:
+            return True
+        try:
+            found = committed(self._settings, group, [partition], stable=False, timeout_s=_GRACE_S)
+        except ClientError:
+            return False
+        return not isinstance(found[partition], Failure)
 
     def commit_transaction(self, timeout_s: float) -> None:
         assert self._client is not None
@@ -201,14 +213,3 @@ def _in_a_thread(call: Callable[..., None], *arguments: object) -> Future[None]:
 
     threading.Thread(target=run, name="headrace-transaction", daemon=True).start()
     return done
-
-
-def _group_metadata(settings: Settings, group: str) -> Any:
-    """What a transaction wants to know of a group. Only a consumer of that group can say it; it asks nobody."""
-    from confluent_kafka import Consumer
-
-    client = Consumer(client_config(shared_settings(settings), Reports(), **{"group.id": group}))
-    try:
-        return client.consumer_group_metadata()
-    finally:
-        client.close()
