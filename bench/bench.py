@@ -29,7 +29,7 @@ from headrace.broker.dev_broker import KAFKA_VERSIONS, DevBroker
 from headrace.errors import HeadraceError
 
 import report
-from contestants import JAVA_SINK, JAVA_SOURCE, JOBS, Name, title
+from contestants import JAVA_SINK, JAVA_SOURCE, JOBS, OURS, Name, title
 from measure import Bench
 from peers import FLINK_VERSION, Peers, prepare
 
@@ -49,14 +49,14 @@ def say(what: str) -> None:
 def contestants(row: str, peers: Peers | None) -> list[Name]:
     """Who takes part in a row: Flink where a goal names it, and where it is told what it takes to start and answer."""
     with_flink = peers is not None and row in ("map-eos", "keyed", "first", "latency")
-    return ["headrace", "loop", "flink", "pyflink"] if with_flink else ["headrace", "loop"]
+    return [*OURS, "loop", "flink", "pyflink"] if with_flink else [*OURS, "loop"]
 
 
 def in_turn(names: Sequence[Name], number: int) -> list[Name]:
     """The contestants in round `number`'s order: everyone is first once in a while.
 
-    >>> in_turn(["headrace", "loop"], 1)
-    ['loop', 'headrace']
+    >>> in_turn(["native", "loop"], 1)
+    ['loop', 'native']
     """
     shift = number % len(names)
     return [*names[shift:], *names[:shift]]
@@ -95,7 +95,7 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
                     results.throughput.setdefault(row, {}).setdefault(name, []).append(run)
                     say(f"{at}{run.records_s:9,.0f} records/s, {run.cpu_us:.2f} µs CPU each")
     # In the order of the lists, not of the last round.
-    order = ("headrace", "loop", "flink", "pyflink")
+    order = (*OURS, "loop", "flink", "pyflink")
     for row in results.throughput:
         results.throughput[row] = {n: results.throughput[row][n] for n in order if n in results.throughput[row]}
 
@@ -106,9 +106,13 @@ def measure_memory(bench: Bench, options: argparse.Namespace, results: report.Re
     say(f"writing {options.memory_records:,} records")
     bench.topics.fill(source, options.memory_records, say)
     for row in MEMORY_ROWS:
-        run = bench.throughput(row, "headrace", source, options.memory_records)
-        results.memory[row] = run
-        say(f"memory   {row:<8} {run.rss_first_mb:.0f} → {run.rss_last_mb:.0f} MB at {run.records_s:,.0f} records/s")
+        for name in OURS:
+            if options.contestants and name not in options.contestants:
+                continue
+            run = bench.throughput(row, name, source, options.memory_records)
+            results.memory[f"{row}, {name}"] = run
+            grown = f"{run.rss_first_mb:.0f} → {run.rss_last_mb:.0f} MB"
+            say(f"memory   {row:<8} {name:<6} {grown} at {run.records_s:,.0f} records/s")
 
 
 def settings(options: argparse.Namespace, peers: Peers | None) -> dict[str, object]:
@@ -124,7 +128,7 @@ def settings(options: argparse.Namespace, peers: Peers | None) -> dict[str, obje
         "CPU": "of the program and its children in that time, without the broker",
         "ratios": "round by round; median (least–most)",
         "2nd half": "the same over the second half of the records: a JVM has warmed up by then",
-        "goals": "of the pure client; against Flink, of the 2nd half",
+        "goals": "of each client its own; against Flink, of the 2nd half",
     }
     if options.quick:
         shown["a quick look"] = "too short to judge by, above all where a JVM takes part"
@@ -140,7 +144,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--records", type=int, help="in each run (default 1,000,000; 2,000,000 with peers)")
     parser.add_argument("--rounds", type=int, help="default 5; 3 with peers")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
-    parser.add_argument("--contestants", nargs="+", choices=("headrace", "loop", "flink", "pyflink"), metavar="NAME")
+    parser.add_argument("--contestants", nargs="+", choices=(*OURS, "loop", "flink", "pyflink"), metavar="NAME")
     parser.add_argument("--latency-seconds", type=float, help="of load at 100 records/s, each run (default 10)")
     parser.add_argument("--quick", action="store_true", help="100,000 records, one round")
     parser.add_argument("--memory", action="store_true", help="only Headrace's memory, over a long run")

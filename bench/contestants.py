@@ -12,7 +12,10 @@ from peers import Peers
 HERE = Path(__file__).parent
 
 Guarantee = Literal["at-least-once", "exactly-once"]
-Name = Literal["headrace", "loop", "flink", "pyflink"]
+Name = Literal["native", "pure", "loop", "flink", "pyflink"]
+"""`native` and `pure` are Headrace, on each of its Kafka clients."""
+
+OURS: tuple[Name, Name] = ("native", "pure")
 
 # What helps Flink's Kafka clients most here: half as much again for the map. librdkafka has the like by default.
 JAVA_SOURCE = ("max.partition.fetch.bytes=4194304", "max.poll.records=5000")
@@ -52,8 +55,8 @@ class Run:
 
 def title(name: Name, guarantee: Guarantee) -> str:
     match name:
-        case "headrace":
-            return "Headrace"
+        case "native" | "pure":
+            return f"Headrace, {name} client"
         case "loop":
             return "hand-written loop" + (", transactions" if guarantee == "exactly-once" else "")
         case "flink":
@@ -68,7 +71,7 @@ def command(name: Name, job: Job, run: Run, peers: Peers | None) -> list[str]:
     common += ["--guarantee", job.guarantee, *(["--unbounded"] if run.unbounded else [])]
     checkpoints = ["--checkpoints", (run.folder / "checkpoints").as_uri()]
     match name:
-        case "headrace":
+        case "native" | "pure":
             return [sys.executable, str(HERE / "jobs" / job.program), *common, *checkpoints]
         case "loop":
             return [sys.executable, str(HERE / "loops.py"), job.loop, *common]
@@ -83,6 +86,8 @@ def command(name: Name, job: Job, run: Run, peers: Peers | None) -> list[str]:
 
 def environ(name: Name, peers: Peers | None) -> dict[str, str]:
     """What a contestant's environment has beside ours."""
+    if name in OURS:
+        return {"HEADRACE_CLIENT": name}
     if name != "pyflink" or peers is None:
         return {}
     # The interpreter inside the JVM does not find a virtual environment's packages by itself.

@@ -25,6 +25,7 @@ from headrace.kafka.client.protocol import (
     Records,
     TopicDescription,
 )
+from headrace.kafka.client.native import NativeClient
 from headrace.kafka.client.pure import PureClient
 from headrace.kafka.properties import CONSUMER_DEFAULTS, PRODUCER_DEFAULTS
 
@@ -32,7 +33,7 @@ TIMEOUT_S = 30.0
 NOW_MS = int(time.time() * 1000)
 
 
-@pytest.fixture(params=[PureClient], ids=["pure"])
+@pytest.fixture(params=[PureClient, NativeClient], ids=["pure", "native"])
 def client(request: pytest.FixtureRequest) -> Client:
     made: Client = request.param()
     return made

@@ -111,13 +111,14 @@ class SimpleStringSchema(SerializationSchema, DeserializationSchema):
     def deserializer(self) -> Deserializer:
         if self._charset != "utf-8":
             return self.deserialize
-        return _decode_utf8
+        return decode_utf8
 
     def __repr__(self) -> str:
         return f"SimpleStringSchema({self._charset!r})"
 
 
-def _decode_utf8(message: bytes | None) -> str | None:
+def decode_utf8(message: bytes | None) -> str | None:
+    """The deserializer of `SimpleStringSchema()`; a source whose client decodes by itself knows it by its identity."""
     # A constant charset lets CPython skip the codec lookup.
     return None if message is None else message.decode("utf-8", "replace")
 

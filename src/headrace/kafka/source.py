@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, cast
 
-from headrace.common.serialization import DeserializationSchema, Deserializer, deserializer_of
+from headrace.common.serialization import DeserializationSchema, Deserializer, decode_utf8, deserializer_of
 from headrace.connector import Boundedness, JsonValue, Source, SourceContext, SourceReader, Split, SplitEnumerator
 from headrace.errors import ConfigError
 from headrace.kafka.client import default_client
@@ -136,14 +136,16 @@ class KafkaSource(Source):
         properties = dict(self.properties)
         commits = context.commits_offsets and read_bool(properties, "commit.offsets.on.checkpoint", True)
         settings = self.client_settings(str(context.subtask))
+        deserialize = deserializer_of(self.schema)
+        is_text = deserialize is decode_utf8
         try:
-            consumer = default_client().consumer(settings)
+            consumer = default_client().consumer(settings, with_text=is_text)
         except ClientError as error:
             raise error_of("the Kafka source could not be set up", error.failure, self.bootstrap_servers) from None
         return KafkaReader(
             consumer,
             lambda: self.create_admin(f"{context.subtask}-admin-client"),
-            deserializer_of(self.schema),
+            None if is_text else deserialize,
             ReaderSettings(
                 self.reset_strategy,
                 self.group_id if commits else None,

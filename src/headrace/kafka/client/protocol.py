@@ -11,13 +11,17 @@ Invariants. No call waits longer than it was told to. Settings are librdkafka's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 Settings: TypeAlias = Mapping[str, str]
 """A client's settings, under librdkafka's names."""
+
+TokenSource: TypeAlias = Callable[[str], "tuple[str, float, str]"]
+"""For `sasl.mechanisms` OAUTHBEARER: takes `sasl.oauthbearer.config` when a token is wanted, and gives one, when it
+expires (seconds since the epoch), and whose it is. It is called from within the client's calls."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -67,6 +71,10 @@ class ClientError(Exception):
         self.failure = failure
 
 
+Headers: TypeAlias = "Sequence[tuple[str, bytes | None]]"
+"""A record's headers, in their order; a name may be there more than once."""
+
+
 class RecordSource(Protocol):
     """The records behind a batch, in the client's own form, for what is rarely asked."""
 
@@ -81,16 +89,18 @@ class RecordSource(Protocol):
 class Records:
     """Consecutive records of one partition. `timestamps` in ms, -1 where a record has none.
 
-    `next_offset` is behind the last of them. `keys` and `headers` are there only if the consumer was asked for them.
+    `next_offset` is behind the last of them. `keys`, `headers` and `offsets` are there only if the consumer was asked
+    for them. `values` are bytes, or str if it was asked for text, and None where a record has no value.
     """
 
     partition: KafkaTopicPartition
-    values: list[bytes | None]
+    values: list[Any]
     timestamps: list[int]
     next_offset: int
     source: RecordSource
     keys: list[bytes | None] | None = None
-    headers: list[list[tuple[str, bytes | None]]] | None = None
+    headers: list[Headers] | None = None
+    offsets: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +151,18 @@ class Consumer(Protocol):
         """Read these no more."""
         ...
 
+    def pause(self, partitions: Iterable[KafkaTopicPartition]) -> None:
+        """Fetch nothing more from these, which stay assigned; what was fetched already comes."""
+        ...
+
+    def resume(self, partitions: Iterable[KafkaTopicPartition]) -> None:
+        """Fetch from these again."""
+        ...
+
+    def seek(self, positions: Mapping[KafkaTopicPartition, int], timeout_s: float) -> None:
+        """Go on with these assigned partitions at other offsets; what was fetched already does not come any more."""
+        ...
+
     def consume(self, max_records: int, timeout_s: float) -> list[Event]:
         """At most `max_records` records and what happened between them; waits at most `timeout_s` for the first."""
         ...
@@ -163,10 +185,15 @@ class Producer(Protocol):
         self,
         topic: str,
         values: Sequence[bytes | None],
-        keys: Sequence[bytes | None] | None,
-        timestamps: Sequence[int] | None,
+        keys: Sequence[bytes | None] | None = None,
+        timestamps: Sequence[int] | None = None,
+        partitions: Sequence[int] | None = None,
+        headers: Sequence[Headers] | None = None,
     ) -> None:
-        """Hand over records; waits while the queue is full. A timestamp below 0 means now."""
+        """Hand over records; waits while the queue is full.
+
+        A timestamp below 0 means now, a partition below 0 that the partitioner chooses.
+        """
         ...
 
     def poll(self) -> None:
@@ -257,8 +284,24 @@ class Admin(Protocol):
 class Client(Protocol):
     """One implementation: what it makes."""
 
-    def consumer(self, settings: Settings, *, with_keys: bool = False, with_headers: bool = False) -> Consumer: ...
+    def consumer(
+        self,
+        settings: Settings,
+        *,
+        with_text: bool = False,
+        with_keys: bool = False,
+        with_headers: bool = False,
+        with_offsets: bool = False,
+        token: TokenSource | None = None,
+    ) -> Consumer:
+        """`with_text`: values as str, decoded as UTF-8, malformed bytes as U+FFFD. Columns that are not asked for are
+        not made."""
+        ...
 
-    def producer(self, settings: Settings) -> Producer: ...
+    def producer(self, settings: Settings, *, token: TokenSource | None = None) -> Producer: ...
 
-    def admin(self, settings: Settings, timeout_s: float) -> Admin: ...
+    def admin(self, settings: Settings, timeout_s: float, *, token: TokenSource | None = None) -> Admin: ...
+
+    def murmur2_partitions(self, keys: Sequence[bytes], partition_count: int) -> list[int]:
+        """The partition that Java's producer chooses for each key: for partitioners that do not always choose."""
+        ...

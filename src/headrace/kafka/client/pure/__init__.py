@@ -3,28 +3,51 @@
 | module | holds |
 |---|---|
 | `consumer`, `producer`, `admin` | one kind of client each |
-| `group` | what a coordinator knows of a group |
+| `group` | what the coordinator of a group knows |
 | `probe` | a second look at a port that closes connections |
-| `reports` | what they share: how a client is set up, what it reports, and failures as values |
+| `reports` | how a client is set up so that its reports are heard, and reports as values |
+| `murmur2` | which partition Java chooses |
 """
 
-from headrace.kafka.client.protocol import Settings
+from collections.abc import Sequence
+
+from headrace.kafka.client.protocol import Settings, TokenSource
 from headrace.kafka.client.pure.admin import PureAdmin
 from headrace.kafka.client.pure.consumer import PureConsumer
+from headrace.kafka.client.pure.murmur2 import murmur2
 from headrace.kafka.client.pure.producer import PureProducer
 
 
 class PureClient:
     """Makes clients on `confluent_kafka`."""
 
-    def consumer(self, settings: Settings, *, with_keys: bool = False, with_headers: bool = False) -> PureConsumer:
-        return PureConsumer(settings, with_keys=with_keys, with_headers=with_headers)
+    def consumer(
+        self,
+        settings: Settings,
+        *,
+        with_text: bool = False,
+        with_keys: bool = False,
+        with_headers: bool = False,
+        with_offsets: bool = False,
+        token: TokenSource | None = None,
+    ) -> PureConsumer:
+        return PureConsumer(
+            settings,
+            with_text=with_text,
+            with_keys=with_keys,
+            with_headers=with_headers,
+            with_offsets=with_offsets,
+            token=token,
+        )
 
-    def producer(self, settings: Settings) -> PureProducer:
-        return PureProducer(settings)
+    def producer(self, settings: Settings, *, token: TokenSource | None = None) -> PureProducer:
+        return PureProducer(settings, token)
 
-    def admin(self, settings: Settings, timeout_s: float) -> PureAdmin:
-        return PureAdmin(settings, timeout_s)
+    def admin(self, settings: Settings, timeout_s: float, *, token: TokenSource | None = None) -> PureAdmin:
+        return PureAdmin(settings, timeout_s, token)
+
+    def murmur2_partitions(self, keys: Sequence[bytes], partition_count: int) -> list[int]:
+        return [(murmur2(key) & 0x7FFFFFFF) % partition_count for key in keys]
 
 
 __all__ = ["PureAdmin", "PureClient", "PureConsumer", "PureProducer"]

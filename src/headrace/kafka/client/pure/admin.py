@@ -15,21 +15,20 @@ from headrace.kafka.client.protocol import (
     KafkaTopicPartition,
     Position,
     Settings,
+    TokenSource,
     TopicDescription,
 )
 from headrace.kafka.client.pure.group import committed
 from headrace.kafka.client.pure.probe import speaks_tls
 from headrace.kafka.client.pure.reports import (
-    Reports,
+    HeardReports,
     client_config,
     failing_as_client_error,
     failure_of,
     failure_of_exception,
-    is_hopeless,
     partition_of,
-    shared_settings,
-    with_cause,
 )
+from headrace.kafka.client.reports import is_hopeless, shared_settings, with_cause
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -42,18 +41,18 @@ _TELL_AFTER_S = 2.0
 class PureAdmin:
     """`Admin` on `confluent_kafka.admin.AdminClient`."""
 
-    def __init__(self, settings: Settings, timeout_s: float) -> None:
+    def __init__(self, settings: Settings, timeout_s: float, token: TokenSource | None = None) -> None:
         from confluent_kafka.admin import AdminClient
 
-        self._reports = Reports()
+        self._reports = HeardReports()
         self._timeout_s = timeout_s
         self._servers = settings.get("bootstrap.servers", "the brokers")
         self._has_told = False
         self._has_answered = False
         self._cluster: Any = None
-        self._settings = shared_settings(settings)
+        self._settings, self._token = shared_settings(settings), token
         with failing_as_client_error():
-            self._client: AdminClient | None = AdminClient(client_config(self._settings, self._reports))
+            self._client: AdminClient | None = AdminClient(client_config(self._settings, self._reports, token))
 
     def _result(self, future: Any) -> Any:
         """The future's result; the client is served meanwhile, and given up at once where waiting cannot help."""
@@ -174,7 +173,7 @@ class PureAdmin:
     def committed(
         self, group: str, partitions: Iterable[KafkaTopicPartition], *, stable: bool
     ) -> dict[KafkaTopicPartition, CommittedOffset | Failure | None]:
-        return committed(self._settings, group, partitions, stable=stable, timeout_s=self._timeout_s)
+        return committed(self._settings, group, partitions, stable=stable, timeout_s=self._timeout_s, token=self._token)
 
     def broker_setting(self, name: str) -> str | None:
         from confluent_kafka.admin._config import ConfigResource

@@ -14,12 +14,14 @@ from headrace.kafka.client.protocol import (
     ClientFailed,
     EndOfPartition,
     Event,
+    Headers,
     KafkaTopicPartition,
     PartitionFailed,
     Records,
     Settings,
+    TokenSource,
 )
-from headrace.kafka.client.pure.reports import Reports, client_config, failing_as_client_error, failure_of
+from headrace.kafka.client.pure.reports import HeardReports, client_config, failing_as_client_error, failure_of
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -45,7 +47,7 @@ class _Source:
         return self._messages[index].value()
 
 
-def _headers(message: Message) -> list[tuple[str, bytes | None]]:
+def _headers(message: Message) -> Headers:
     headers: Any = message.headers()
     return headers or []
 
@@ -53,22 +55,37 @@ def _headers(message: Message) -> list[tuple[str, bytes | None]]:
 class PureConsumer:
     """`Consumer` on `confluent_kafka.Consumer`."""
 
-    def __init__(self, settings: Settings, *, with_keys: bool, with_headers: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        with_text: bool = False,
+        with_keys: bool = False,
+        with_headers: bool = False,
+        with_offsets: bool = False,
+        token: TokenSource | None = None,
+    ) -> None:
         from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-        self._reports = Reports()
+        self._reports = HeardReports()
         with failing_as_client_error():
             self._client: Consumer | None = Consumer(
                 client_config(
-                    settings, self._reports, on_commit=self._reports.on_commit, **{"enable.partition.eof": "true"}
+                    settings,
+                    self._reports,
+                    token,
+                    on_commit=self._reports.on_commit,
+                    **{"enable.partition.eof": "true"},
                 )
             )
         self._topic_partition = TopicPartition
         self._error, self._value, self._timestamp = Message.error, Message.value, Message.timestamp
         self._partition = Message.partition
         self._end_code: int = KafkaError._PARTITION_EOF
+        self._with_text = with_text
         self._with_keys = with_keys
         self._with_headers = with_headers
+        self._with_offsets = with_offsets
         self._assigned: dict[tuple[str | None, int | None], KafkaTopicPartition] = {}
         self._topics = 0
 
@@ -89,6 +106,22 @@ class PureConsumer:
         for p in gone:
             del self._assigned[p.topic, p.partition]
         self._topics = len({topic for topic, _ in self._assigned})
+
+    def pause(self, partitions: Iterable[KafkaTopicPartition]) -> None:
+        assert self._client is not None
+        with failing_as_client_error(self._reports):
+            self._client.pause([self._topic_partition(p.topic, p.partition) for p in partitions])
+
+    def resume(self, partitions: Iterable[KafkaTopicPartition]) -> None:
+        assert self._client is not None
+        with failing_as_client_error(self._reports):
+            self._client.resume([self._topic_partition(p.topic, p.partition) for p in partitions])
+
+    def seek(self, positions: Mapping[KafkaTopicPartition, int], timeout_s: float) -> None:
+        assert self._client is not None
+        with failing_as_client_error(self._reports):
+            for partition, offset in positions.items():
+                self._client.seek(self._topic_partition(partition.topic, partition.partition, offset))
 
     def consume(self, max_records: int, timeout_s: float) -> list[Event]:
         client = self._client
@@ -145,14 +178,16 @@ class PureConsumer:
     def _records(self, partition: KafkaTopicPartition, messages: list[Message], times: list[int]) -> Records:
         last = messages[-1].offset()
         assert last is not None
+        values = list(map(self._value, messages))
         return Records(
             partition=partition,
-            values=list(map(self._value, messages)),
+            values=[None if v is None else v.decode("utf-8", "replace") for v in values] if self._with_text else values,
             timestamps=times,
             next_offset=last + 1,
             source=_Source(messages),
             keys=[message.key() for message in messages] if self._with_keys else None,
             headers=[_headers(message) for message in messages] if self._with_headers else None,
+            offsets=[message.offset() or 0 for message in messages] if self._with_offsets else None,
         )
 
     def end_seen(self, partition: KafkaTopicPartition) -> int | None:

@@ -11,35 +11,50 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from headrace.kafka.client.protocol import ClientError, CommittedOffset, Failure, KafkaTopicPartition, Settings
+from headrace.kafka.client.protocol import (
+    ClientError,
+    CommittedOffset,
+    Failure,
+    KafkaTopicPartition,
+    Settings,
+    TokenSource,
+)
 from headrace.kafka.client.pure.reports import (
-    Reports,
+    HeardReports,
     client_config,
     failing_as_client_error,
     failure_of,
     failure_of_exception,
-    is_hopeless,
     partition_of,
-    shared_settings,
-    with_cause,
 )
+from headrace.kafka.client.reports import is_hopeless, shared_settings, with_cause
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message, TopicPartition
 
+TRANSACTION_CALL_S = 5.0
+"""How long a call of a transaction may take."""
+
 _CALL_S = 1.0
+_GIVE_UP_S = 20.0
 _NO_ANSWER_YET = frozenset({"_TIMED_OUT", "_TRANSPORT", "_WAIT_COORD"})
 
 
 def committed(
-    settings: Settings, group: str, partitions: Iterable[KafkaTopicPartition], *, stable: bool, timeout_s: float
+    settings: Settings,
+    group: str,
+    partitions: Iterable[KafkaTopicPartition],
+    *,
+    stable: bool,
+    timeout_s: float,
+    token: TokenSource | None = None,
 ) -> dict[KafkaTopicPartition, CommittedOffset | Failure | None]:
     """Offsets committed to a group; with `stable`, waits for those in open transactions (KIP-447)."""
     from confluent_kafka import KafkaException, TopicPartition
 
     asked = [TopicPartition(p.topic, p.partition) for p in partitions]
-    reports = Reports()
-    client = _member(settings, group, reports, stable=stable)
+    reports = HeardReports()
+    client = _member(settings, group, reports, token, stable=stable)
     held = "; an open transaction may hold the group's offsets" if stable else ""
     timed_out = Failure("_TIMED_OUT", f"no answer within {timeout_s:g} s{held}", is_retriable=True)
     deadline = time.monotonic() + timeout_s
@@ -62,22 +77,52 @@ def committed(
         client.close()
 
 
+class Stuck:
+    """Whether `send_offsets_to_transaction`, called now with `TRANSACTION_CALL_S`, will never come back.
+
+    librdkafka (2.16) asks three times within a second for the coordinator of the group, and if a broker that has just
+    come back does not know it by then, never again, whatever the timeout. So the call is stuck if its time is over and
+    the coordinator answers somebody else, or if nobody has an answer for long.
+    """
+
+    def __init__(
+        self, settings: Settings, group: str, partition: KafkaTopicPartition, token: TokenSource | None
+    ) -> None:
+        self._settings, self._group, self._partition, self._token = settings, group, partition, token
+        self._begun = time.monotonic()
+
+    def is_stuck(self) -> bool:
+        """Asks the coordinator, if it is time to."""
+        waited_s = time.monotonic() - self._begun
+        if waited_s < TRANSACTION_CALL_S + _CALL_S or waited_s > _GIVE_UP_S:
+            return waited_s > _GIVE_UP_S
+        try:
+            found = committed(
+                self._settings, self._group, [self._partition], stable=False, timeout_s=_CALL_S, token=self._token
+            )
+        except ClientError:
+            return False
+        return not isinstance(found[self._partition], Failure)
+
+
 def group_metadata(settings: Settings, group: str) -> Any:
     """What a transaction wants to know of a group; asks nobody."""
-    client = _member(settings, group, Reports(), stable=True)
+    client = _member(settings, group, HeardReports(), None, stable=True)
     try:
         return client.consumer_group_metadata()
     finally:
         client.close()
 
 
-def _member(settings: Settings, group: str, reports: Reports, *, stable: bool) -> Consumer:
+def _member(
+    settings: Settings, group: str, reports: HeardReports, token: TokenSource | None, *, stable: bool
+) -> Consumer:
     from confluent_kafka import Consumer
 
     level = "read_committed" if stable else "read_uncommitted"
     own = {"group.id": group, "isolation.level": level}
     with failing_as_client_error():
-        return Consumer(client_config(shared_settings(settings), reports, **own))
+        return Consumer(client_config(shared_settings(settings), reports, token, **own))
 
 
 def _refusal(message: Message | None) -> Failure | None:

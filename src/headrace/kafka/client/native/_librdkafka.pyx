@@ -1,0 +1,1186 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""Handles of librdkafka's own: batches in, batches out, and what goes wrong as `Failure`.
+
+Theory of operation. `load` finds the functions of the librdkafka that confluent-kafka has brought into the process; the
+handles made here share nothing with confluent-kafka's. Nothing is ever called back: whatever the library has to say
+(failed deliveries, errors, logs, statistics, tokens wanted, commits) waits as an event in one queue for each handle, and
+`events` hands it out as values. Each assigned partition has a queue of its own, taken in turn, so that none waits while
+another is full; an empty consumer waits on a pipe that the library writes into when something comes.
+
+Invariants. The C objects of a handle go in a fixed order: records, queues, topics, the handle itself, the pipe. Records
+that are still held when their consumer is closed are let go then, and say so when they are asked for. A handle belongs
+to one thread at a time and to the process that made it: any other use raises. The GIL is released wherever a call may
+wait.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.long cimport PyLong_FromLongLong
+from cpython.ref cimport Py_INCREF
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.errno cimport errno
+from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, strdup
+from posix.fcntl cimport F_SETFD, F_SETFL, FD_CLOEXEC, O_NONBLOCK, fcntl
+from posix.time cimport nanosleep, timespec
+from posix.types cimport pid_t
+from posix.unistd cimport close, getpid, pipe, read
+
+from headrace.kafka.client.protocol import (
+    ClientError,
+    ClientFailed,
+    EndOfPartition,
+    Failure,
+    OffsetsCommitted,
+    KafkaTopicPartition,
+    PartitionFailed,
+    Records,
+)
+
+
+cdef extern from "poll.h" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *, unsigned long, int)
+    short POLLIN
+
+
+cdef extern from "dlfcn.h" nogil:
+    void *dlopen(const char *, int)
+    const char *dlerror()
+    int RTLD_NOW
+
+
+cdef extern from "librdkafka.h" nogil:
+    ctypedef struct rd_kafka_t
+    ctypedef struct rd_kafka_conf_t
+    ctypedef struct rd_kafka_topic_t
+    ctypedef struct rd_kafka_queue_t
+    ctypedef struct rd_kafka_event_t
+    ctypedef struct rd_kafka_error_t
+    ctypedef struct rd_kafka_headers_t
+    ctypedef struct rd_kafka_consumer_group_metadata_t
+    ctypedef struct rd_kafka_message_t:
+        int err
+        rd_kafka_topic_t *rkt
+        int32_t partition
+        void *payload
+        size_t len
+        void *key
+        size_t key_len
+        int64_t offset
+    ctypedef struct rd_kafka_topic_partition_t:
+        char *topic
+        int32_t partition
+        int64_t offset
+        void *metadata
+        size_t metadata_size
+        int err
+    ctypedef struct rd_kafka_topic_partition_list_t:
+        int cnt
+        rd_kafka_topic_partition_t *elems
+    ctypedef struct memory_t:
+        const void *ptr
+        size_t size
+    ctypedef union value_t:
+        rd_kafka_topic_t *rkt
+        int i
+        int32_t i32
+        int64_t i64
+        memory_t mem
+        rd_kafka_headers_t *headers
+    ctypedef struct rd_kafka_vu_t:
+        int vtype
+        value_t u
+
+    int RD_KAFKA_PRODUCER, RD_KAFKA_CONSUMER
+    int RD_KAFKA_RESP_ERR__PARTITION_EOF, RD_KAFKA_RESP_ERR__TIMED_OUT, RD_KAFKA_RESP_ERR__QUEUE_FULL
+    int RD_KAFKA_RESP_ERR__FATAL
+    int RD_KAFKA_EVENT_DR, RD_KAFKA_EVENT_FETCH, RD_KAFKA_EVENT_LOG, RD_KAFKA_EVENT_ERROR
+    int RD_KAFKA_EVENT_OFFSET_COMMIT, RD_KAFKA_EVENT_STATS, RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH
+    int RD_KAFKA_VTYPE_RKT, RD_KAFKA_VTYPE_PARTITION, RD_KAFKA_VTYPE_VALUE, RD_KAFKA_VTYPE_KEY
+    int RD_KAFKA_VTYPE_MSGFLAGS, RD_KAFKA_VTYPE_TIMESTAMP, RD_KAFKA_VTYPE_HEADERS
+    int RD_KAFKA_MSG_F_COPY, RD_KAFKA_PARTITION_UA, RD_KAFKA_OFFSET_INVALID
+    int RD_KAFKA_PURGE_F_QUEUE, RD_KAFKA_PURGE_F_INFLIGHT, RD_KAFKA_PURGE_F_NON_BLOCKING
+    int RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE
+
+    const char *find_functions(void *)
+    int rd_kafka_version()
+    const char *rd_kafka_version_str()
+    const char *rd_kafka_err2name(int)
+    const char *rd_kafka_err2str(int)
+    int rd_kafka_error_code(const rd_kafka_error_t *)
+    const char *rd_kafka_error_string(const rd_kafka_error_t *)
+    int rd_kafka_error_is_fatal(const rd_kafka_error_t *)
+    int rd_kafka_error_is_retriable(const rd_kafka_error_t *)
+    int rd_kafka_error_txn_requires_abort(const rd_kafka_error_t *)
+    void rd_kafka_error_destroy(rd_kafka_error_t *)
+    int rd_kafka_fatal_error(rd_kafka_t *, char *, size_t)
+    rd_kafka_conf_t *rd_kafka_conf_new()
+    void rd_kafka_conf_destroy(rd_kafka_conf_t *)
+    int rd_kafka_conf_set(rd_kafka_conf_t *, const char *, const char *, char *, size_t)
+    void rd_kafka_conf_set_events(rd_kafka_conf_t *, int)
+    rd_kafka_t *rd_kafka_new(int, rd_kafka_conf_t *, char *, size_t)
+    void rd_kafka_destroy_flags(rd_kafka_t *, int)
+    int rd_kafka_set_log_queue(rd_kafka_t *, rd_kafka_queue_t *)
+    rd_kafka_queue_t *rd_kafka_queue_get_main(rd_kafka_t *)
+    rd_kafka_queue_t *rd_kafka_queue_get_consumer(rd_kafka_t *)
+    rd_kafka_queue_t *rd_kafka_queue_get_partition(rd_kafka_t *, const char *, int32_t)
+    void rd_kafka_queue_forward(rd_kafka_queue_t *, rd_kafka_queue_t *)
+    void rd_kafka_queue_io_event_enable(rd_kafka_queue_t *, int, const void *, size_t)
+    void rd_kafka_queue_destroy(rd_kafka_queue_t *)
+    rd_kafka_event_t *rd_kafka_queue_poll(rd_kafka_queue_t *, int)
+    int rd_kafka_event_type(const rd_kafka_event_t *)
+    int rd_kafka_event_error(rd_kafka_event_t *)
+    const char *rd_kafka_event_error_string(rd_kafka_event_t *)
+    int rd_kafka_event_error_is_fatal(rd_kafka_event_t *)
+    int rd_kafka_event_log(rd_kafka_event_t *, const char **, const char **, int *)
+    const char *rd_kafka_event_stats(rd_kafka_event_t *)
+    const char *rd_kafka_event_config_string(rd_kafka_event_t *)
+    rd_kafka_topic_partition_list_t *rd_kafka_event_topic_partition_list(rd_kafka_event_t *)
+    const rd_kafka_message_t *rd_kafka_event_message_next(rd_kafka_event_t *)
+    void rd_kafka_event_destroy(rd_kafka_event_t *)
+    int rd_kafka_oauthbearer_set_token(
+        rd_kafka_t *, const char *, int64_t, const char *, const char **, size_t, char *, size_t)
+    int rd_kafka_oauthbearer_set_token_failure(rd_kafka_t *, const char *)
+    int rd_kafka_poll_set_consumer(rd_kafka_t *)
+    int rd_kafka_consumer_close(rd_kafka_t *)
+    Py_ssize_t rd_kafka_consume_batch_queue(rd_kafka_queue_t *, int, rd_kafka_message_t **, size_t)
+    void rd_kafka_message_destroy(rd_kafka_message_t *)
+    int64_t rd_kafka_message_timestamp(const rd_kafka_message_t *, int *)
+    int rd_kafka_message_headers(const rd_kafka_message_t *, rd_kafka_headers_t **)
+    int rd_kafka_header_get_all(const rd_kafka_headers_t *, size_t, const char **, const void **, size_t *)
+    rd_kafka_topic_partition_list_t *rd_kafka_topic_partition_list_new(int)
+    rd_kafka_topic_partition_t *rd_kafka_topic_partition_list_add(
+        rd_kafka_topic_partition_list_t *, const char *, int32_t)
+    void rd_kafka_topic_partition_list_destroy(rd_kafka_topic_partition_list_t *)
+    rd_kafka_error_t *rd_kafka_incremental_assign(rd_kafka_t *, const rd_kafka_topic_partition_list_t *)
+    rd_kafka_error_t *rd_kafka_incremental_unassign(rd_kafka_t *, const rd_kafka_topic_partition_list_t *)
+    int rd_kafka_pause_partitions(rd_kafka_t *, rd_kafka_topic_partition_list_t *)
+    int rd_kafka_resume_partitions(rd_kafka_t *, rd_kafka_topic_partition_list_t *)
+    rd_kafka_error_t *rd_kafka_seek_partitions(rd_kafka_t *, rd_kafka_topic_partition_list_t *, int)
+    int rd_kafka_get_watermark_offsets(rd_kafka_t *, const char *, int32_t, int64_t *, int64_t *)
+    int rd_kafka_query_watermark_offsets(rd_kafka_t *, const char *, int32_t, int64_t *, int64_t *, int)
+    int rd_kafka_offsets_for_times(rd_kafka_t *, rd_kafka_topic_partition_list_t *, int)
+    int rd_kafka_committed(rd_kafka_t *, rd_kafka_topic_partition_list_t *, int)
+    int rd_kafka_commit_queue(
+        rd_kafka_t *, const rd_kafka_topic_partition_list_t *, rd_kafka_queue_t *, void *, void *)
+    rd_kafka_topic_t *rd_kafka_topic_new(rd_kafka_t *, const char *, void *)
+    const char *rd_kafka_topic_name(const rd_kafka_topic_t *)
+    void rd_kafka_topic_destroy(rd_kafka_topic_t *)
+    rd_kafka_error_t *rd_kafka_produceva(rd_kafka_t *, const rd_kafka_vu_t *, size_t)
+    rd_kafka_headers_t *rd_kafka_headers_new(size_t)
+    int rd_kafka_header_add(rd_kafka_headers_t *, const char *, Py_ssize_t, const void *, Py_ssize_t)
+    void rd_kafka_headers_destroy(rd_kafka_headers_t *)
+    int rd_kafka_flush(rd_kafka_t *, int)
+    int rd_kafka_purge(rd_kafka_t *, int)
+    int rd_kafka_outq_len(rd_kafka_t *)
+    rd_kafka_error_t *rd_kafka_init_transactions(rd_kafka_t *, int)
+    rd_kafka_error_t *rd_kafka_begin_transaction(rd_kafka_t *)
+    rd_kafka_error_t *rd_kafka_commit_transaction(rd_kafka_t *, int)
+    rd_kafka_error_t *rd_kafka_abort_transaction(rd_kafka_t *, int)
+    rd_kafka_consumer_group_metadata_t *rd_kafka_consumer_group_metadata_new(const char *)
+    void rd_kafka_consumer_group_metadata_destroy(rd_kafka_consumer_group_metadata_t *)
+    rd_kafka_error_t *rd_kafka_send_offsets_to_transaction(
+        rd_kafka_t *, const rd_kafka_topic_partition_list_t *, const rd_kafka_consumer_group_metadata_t *, int)
+    int32_t rd_kafka_msg_partitioner_murmur2(
+        const rd_kafka_topic_t *, const void *, size_t, int32_t, void *, void *)
+
+
+cdef bint is_loaded = False
+
+
+def load(str path):
+    """Find librdkafka's functions in the shared object at `path` or in one that it depends on; the library's version.
+
+    The object stays loaded. Raises `OSError` if it cannot be opened or lacks a function.
+    """
+    global is_loaded
+    cdef bytes name = path.encode()
+    cdef void *handle = dlopen(name, RTLD_NOW)
+    cdef const char *missing
+    if handle is NULL:
+        raise OSError(f"{path} cannot be opened: {dlerror().decode()}")
+    missing = find_functions(handle)
+    if missing is not NULL:
+        raise OSError(f"the librdkafka of {path} has no {missing.decode()}")
+    is_loaded = True
+    return rd_kafka_version(), rd_kafka_version_str().decode()
+
+
+# --- failures ----------------------------------------------------------------------------------------------------------
+
+
+cdef str text_of(const char *text):
+    return "" if text is NULL else text.decode("utf-8", "replace")
+
+
+cdef object failure_of(int code, str text="", bint is_fatal=False):
+    return Failure(text_of(rd_kafka_err2name(code)), text or text_of(rd_kafka_err2str(code)), is_fatal=is_fatal)
+
+
+cdef int check(int code) except -1:
+    if code:
+        raise ClientError(failure_of(code))
+    return 0
+
+
+cdef object taken_failure(rd_kafka_error_t *error):
+    """The error as a value; it is destroyed."""
+    cdef int code = rd_kafka_error_code(error)
+    failure = Failure(
+        text_of(rd_kafka_err2name(code)),
+        text_of(rd_kafka_error_string(error)),
+        is_retriable=rd_kafka_error_is_retriable(error) != 0,
+        is_fatal=rd_kafka_error_is_fatal(error) != 0,
+        requires_abort=rd_kafka_error_txn_requires_abort(error) != 0,
+    )
+    rd_kafka_error_destroy(error)
+    return failure
+
+
+cdef int check_error(rd_kafka_error_t *error) except -1:
+    if error is not NULL:
+        raise ClientError(taken_failure(error))
+    return 0
+
+
+# --- partitions --------------------------------------------------------------------------------------------------------
+
+
+cdef class PartitionList:
+    """A `rd_kafka_topic_partition_list_t` that is destroyed when nobody needs it any more."""
+
+    cdef rd_kafka_topic_partition_list_t *list
+
+    def __cinit__(self, partitions):
+        """`partitions`: an iterable, or a mapping to offsets."""
+        self.list = rd_kafka_topic_partition_list_new(8)
+        cdef rd_kafka_topic_partition_t *one
+        cdef bytes topic
+        is_mapping = isinstance(partitions, dict)
+        for partition in partitions:
+            topic = name_of(partition.topic)
+            one = rd_kafka_topic_partition_list_add(self.list, topic, partition.partition)
+            if is_mapping:
+                one.offset = partitions[partition]
+
+    def __dealloc__(self):
+        if self.list is not NULL:
+            rd_kafka_topic_partition_list_destroy(self.list)
+
+    cdef dict offsets(self):
+        """Partition → its offset, as the list says it now, or its failure; None for one without."""
+        cdef rd_kafka_topic_partition_t *one
+        cdef int i
+        found = {}
+        for i in range(self.list.cnt):
+            one = &self.list.elems[i]
+            partition = KafkaTopicPartition(text_of(one.topic), one.partition)
+            if one.err:
+                found[partition] = failure_of(one.err)
+            else:
+                found[partition] = one.offset if one.offset >= 0 else None
+        return found
+
+
+cdef bytes name_of(str name):
+    """A name for the library, which takes it to end at a zero."""
+    if "\0" in name:
+        raise ValueError(f"a name holds a zero character: {name!r}")
+    return name.encode()
+
+
+# --- handles -----------------------------------------------------------------------------------------------------------
+
+
+cdef struct Run:
+    # The messages of one batch, in the list of all that their consumer has handed out.
+    rd_kafka_message_t **at
+    Py_ssize_t count
+    Run *previous
+    Run *next
+
+
+cdef class Handle:
+    """A client of the library, and the queue of what it has to say."""
+
+    cdef rd_kafka_t *rk
+    cdef rd_kafka_queue_t *queue
+    cdef pid_t pid
+    cdef bint is_busy
+    cdef object on_token
+    cdef object on_statistics
+    cdef object on_log
+
+    def __cinit__(self):
+        if not is_loaded:
+            raise RuntimeError("`load` comes first")
+        self.pid = getpid()
+
+    cdef int make(self, int kind, settings, int events, on_token, on_statistics, on_log) except -1:
+        cdef char text[512]
+        cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()
+        cdef int result
+        try:
+            for name, value in {**settings, "log.queue": "true"}.items():
+                result = rd_kafka_conf_set(conf, name_of(name), name_of(value), text, sizeof(text))
+                if result:
+                    raise ClientError(Failure("_INVALID_ARG", text_of(text)))
+            events |= RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG | RD_KAFKA_EVENT_STATS
+            if on_token is not None:
+                events |= RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH
+            rd_kafka_conf_set_events(conf, events)
+            self.on_token, self.on_statistics, self.on_log = on_token, on_statistics, on_log
+            with nogil:
+                self.rk = rd_kafka_new(kind, conf, text, sizeof(text))
+            if self.rk is NULL:
+                raise ClientError(Failure("_INVALID_ARG", text_of(text)))
+            conf = NULL  # it belongs to the client now
+        finally:
+            if conf is not NULL:
+                rd_kafka_conf_destroy(conf)
+        return 0
+
+    cdef int enter(self) except -1:
+        """The caller may use the handle, until it sets `is_busy` to False."""
+        if self.rk is NULL:
+            raise ValueError("the Kafka client is closed")
+        if self.pid != getpid():
+            raise RuntimeError("a Kafka client cannot be used in a process that was forked from the one that made it")
+        if self.is_busy:
+            raise RuntimeError("a Kafka client is used from one thread at a time, and another is using it")
+        self.is_busy = True
+        return 0
+
+    cdef int serve(self, list told) except -1:
+        """What the library has to say, as values in `told`; never waits."""
+        cdef rd_kafka_event_t *event
+        while True:
+            event = rd_kafka_queue_poll(self.queue, 0)
+            if event is NULL:
+                return 0
+            try:
+                self.tell(event, told)
+            finally:
+                rd_kafka_event_destroy(event)
+
+    cdef int tell(self, rd_kafka_event_t *event, list told) except -1:
+        cdef int kind = rd_kafka_event_type(event)
+        cdef int level = 0, code
+        cdef const char *facility = NULL
+        cdef const char *text = NULL
+        cdef char reason[512]
+        cdef const rd_kafka_message_t *message
+        cdef rd_kafka_topic_partition_list_t *partitions
+        cdef int i
+        if kind == RD_KAFKA_EVENT_ERROR:
+            code = rd_kafka_event_error(event)
+            text = rd_kafka_event_error_string(event)
+            if code == RD_KAFKA_RESP_ERR__FATAL:
+                # That something was fatal; what it was, the client says when asked.
+                code = rd_kafka_fatal_error(self.rk, reason, sizeof(reason))
+                text = reason
+            told.append(ClientFailed(failure_of(code, text_of(text), rd_kafka_event_error_is_fatal(event) != 0)))
+        elif kind == RD_KAFKA_EVENT_DR:
+            message = rd_kafka_event_message_next(event)
+            while message is not NULL:
+                if message.err:
+                    told.append(Failure(
+                        text_of(rd_kafka_err2name(message.err)), text_of(rd_kafka_err2str(message.err)),
+                        topic=text_of(rd_kafka_topic_name(message.rkt)), size_bytes=message.len,
+                    ))
+                message = rd_kafka_event_message_next(event)
+        elif kind == RD_KAFKA_EVENT_OFFSET_COMMIT:
+            code = rd_kafka_event_error(event)
+            partitions = rd_kafka_event_topic_partition_list(event)
+            offsets = {}
+            if partitions is not NULL:
+                for i in range(partitions.cnt):
+                    code = code or partitions.elems[i].err
+                    at = KafkaTopicPartition(text_of(partitions.elems[i].topic), partitions.elems[i].partition)
+                    offsets[at] = partitions.elems[i].offset
+            told.append(OffsetsCommitted(offsets, failure_of(code) if code else None))
+        elif kind == RD_KAFKA_EVENT_LOG:
+            if not rd_kafka_event_log(event, &facility, &text, &level):
+                self.on_log(level, f"{text_of(facility)} {text_of(text)}")
+        elif kind == RD_KAFKA_EVENT_STATS:
+            if self.on_statistics is not None:
+                self.on_statistics(text_of(rd_kafka_event_stats(event)))
+        elif kind == RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH:
+            self.refresh_token(text_of(rd_kafka_event_config_string(event)))
+        elif kind == RD_KAFKA_EVENT_FETCH:
+            raise RuntimeError("librdkafka handed records to a queue that nobody reads; please report this")
+        return 0
+
+    cdef int refresh_token(self, str config) except -1:
+        cdef char text[512]
+        cdef bytes token, principal
+        cdef int64_t expires_ms
+        cdef const char *none = NULL
+        try:
+            given, expires_s, whose = self.on_token(config)
+            token, principal, expires_ms = name_of(given), name_of(whose), <int64_t>(expires_s * 1000)
+            if rd_kafka_oauthbearer_set_token(self.rk, token, expires_ms, principal, &none, 0, text, sizeof(text)):
+                raise ValueError(text_of(text))
+        except Exception as error:
+            token = str(error).replace("\0", " ").encode() or b"no token"
+            rd_kafka_oauthbearer_set_token_failure(self.rk, token)
+        return 0
+
+    @property
+    def is_closed(self):
+        return self.rk is NULL
+
+    cdef void destroy(self) noexcept:
+        """Let go of the library's objects: the records and queues of this handle are gone already."""
+        cdef rd_kafka_t *rk = self.rk
+        self.rk = NULL
+        with nogil:
+            rd_kafka_destroy_flags(rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE)
+
+    def events(self):
+        """What the library has to say beside its calls; never waits."""
+        self.enter()
+        try:
+            told = []
+            self.serve(told)
+            return told
+        finally:
+            self.is_busy = False
+
+
+# --- reading -----------------------------------------------------------------------------------------------------------
+
+
+@cython.no_gc_clear
+cdef class Messages:
+    """The records behind a batch, in the library's own memory."""
+
+    cdef Consumer consumer
+    cdef Run run
+
+    def __len__(self):
+        return self.run.count
+
+    cdef rd_kafka_message_t *message(self, Py_ssize_t index) except NULL:
+        if self.run.at is NULL:
+            raise ValueError("the records are gone: their Kafka client is closed")
+        if not 0 <= index < self.run.count:
+            raise IndexError(f"record {index} of {self.run.count}")
+        return self.run.at[index]
+
+    def offset(self, Py_ssize_t index):
+        return self.message(index).offset
+
+    def key(self, Py_ssize_t index):
+        cdef rd_kafka_message_t *message = self.message(index)
+        return bytes_of(message.key, message.key_len)
+
+    def value(self, Py_ssize_t index):
+        cdef rd_kafka_message_t *message = self.message(index)
+        return bytes_of(message.payload, message.len)
+
+    def headers(self, Py_ssize_t index):
+        return headers_of(self.message(index))
+
+    def __dealloc__(self):
+        if self.run.at is NULL:
+            return
+        self.run.previous.next = self.run.next
+        if self.run.next is not NULL:
+            self.run.next.previous = self.run.previous
+        if self.consumer.pid == getpid():
+            release(&self.run)
+
+
+cdef void release(Run *run) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(run.count):
+        rd_kafka_message_destroy(run.at[i])
+    free(run.at)
+    run.at = NULL
+    run.count = 0
+
+
+cdef inline object bytes_of(const void *data, size_t size):
+    return None if data is NULL else PyBytes_FromStringAndSize(<const char *>data, size)
+
+
+cdef list headers_of(rd_kafka_message_t *message):
+    cdef rd_kafka_headers_t *headers = NULL
+    cdef const char *name = NULL
+    cdef const void *value = NULL
+    cdef size_t size = 0, i = 0
+    found = []
+    if rd_kafka_message_headers(message, &headers):
+        return found
+    while not rd_kafka_header_get_all(headers, i, &name, &value, &size):
+        found.append((text_of(name), bytes_of(value, size)))
+        i += 1
+    return found
+
+
+cdef class Assigned:
+    """A partition that is read, and its queue."""
+
+    cdef readonly object partition
+    cdef bytes topic
+    cdef rd_kafka_queue_t *queue
+
+
+@cython.no_gc_clear
+cdef class Consumer(Handle):
+    """Reads assigned partitions. `settings` need a `group.id`; columns that are not asked for cost nothing."""
+
+    cdef list assigned
+    cdef Py_ssize_t turn
+    cdef bint with_text
+    cdef bint with_keys
+    cdef bint with_headers
+    cdef bint with_offsets
+    cdef int reading_end
+    cdef int writing_end
+    cdef rd_kafka_message_t **scratch
+    cdef Py_ssize_t room
+    cdef Run runs
+
+    def __cinit__(self, settings, *, bint with_text=False, bint with_keys=False, bint with_headers=False,
+                  bint with_offsets=False, on_token=None, on_statistics=None, on_log=None):
+        cdef int ends[2]
+        cdef int end
+        self.assigned = []
+        self.with_text, self.with_keys, self.with_headers = with_text, with_keys, with_headers
+        self.with_offsets = with_offsets
+        self.reading_end = self.writing_end = -1
+        self.runs.next = NULL
+        self.make(RD_KAFKA_CONSUMER, settings, RD_KAFKA_EVENT_OFFSET_COMMIT, on_token, on_statistics, on_log)
+        if pipe(ends):
+            raise OSError(errno, "no pipe for a Kafka consumer")
+        self.reading_end, self.writing_end = ends[0], ends[1]
+        for end in ends:
+            fcntl(end, F_SETFL, O_NONBLOCK)
+            fcntl(end, F_SETFD, FD_CLOEXEC)
+        check(rd_kafka_poll_set_consumer(self.rk))
+        self.queue = rd_kafka_queue_get_consumer(self.rk)
+        check(rd_kafka_set_log_queue(self.rk, self.queue))
+        rd_kafka_queue_io_event_enable(self.queue, self.writing_end, b"1", 1)
+
+    def assign(self, positions):
+        """Read these partitions too: a mapping of partitions to offsets."""
+        cdef PartitionList listed = PartitionList(dict(positions))
+        cdef Assigned one
+        cdef rd_kafka_error_t *error
+        self.enter()
+        try:
+            added = []
+            for partition in positions:
+                one = Assigned()
+                one.partition, one.topic = partition, name_of(partition.topic)
+                one.queue = rd_kafka_queue_get_partition(self.rk, one.topic, partition.partition)
+                # Before it is read: its records would go to the queue of all.
+                rd_kafka_queue_forward(one.queue, NULL)
+                rd_kafka_queue_io_event_enable(one.queue, self.writing_end, b"1", 1)
+                added.append(one)
+            with nogil:
+                error = rd_kafka_incremental_assign(self.rk, listed.list)
+            if error is not NULL:
+                for one in added:
+                    drop(one)
+            else:
+                self.assigned += added
+            check_error(error)
+        finally:
+            self.is_busy = False
+
+    def unassign(self, partitions):
+        """Read these no more."""
+        cdef PartitionList listed
+        cdef Assigned one
+        cdef rd_kafka_error_t *error
+        gone = set(partitions)
+        listed = PartitionList(gone)
+        self.enter()
+        try:
+            with nogil:
+                error = rd_kafka_incremental_unassign(self.rk, listed.list)
+            check_error(error)
+            for one in self.assigned:
+                if one.partition in gone:
+                    drop(one)
+            self.assigned = [one for one in self.assigned if one.partition not in gone]
+        finally:
+            self.is_busy = False
+
+    def pause(self, partitions):
+        """Fetch nothing from these until `resume`."""
+        cdef PartitionList listed = PartitionList(partitions)
+        self.enter()
+        try:
+            check(rd_kafka_pause_partitions(self.rk, listed.list))
+        finally:
+            self.is_busy = False
+
+    def resume(self, partitions):
+        """Fetch from these again."""
+        cdef PartitionList listed = PartitionList(partitions)
+        self.enter()
+        try:
+            check(rd_kafka_resume_partitions(self.rk, listed.list))
+        finally:
+            self.is_busy = False
+
+    def seek(self, positions, double timeout_s):
+        """Go on with assigned partitions at these offsets."""
+        cdef PartitionList listed = PartitionList(dict(positions))
+        cdef rd_kafka_error_t *error
+        cdef int timeout_ms = milliseconds(timeout_s)
+        cdef int i
+        self.enter()
+        try:
+            with nogil:
+                error = rd_kafka_seek_partitions(self.rk, listed.list, timeout_ms)
+            check_error(error)
+            for i in range(listed.list.cnt):
+                check(listed.list.elems[i].err)
+        finally:
+            self.is_busy = False
+
+    def consume(self, Py_ssize_t max_records, double timeout_s):
+        """At most `max_records` records, of partitions in turn, and what happened between them, as events.
+
+        Waits at most `timeout_s` for the first.
+        """
+        cdef list told = []
+        cdef pollfd waiting
+        cdef int timeout_ms = milliseconds(timeout_s)
+        cdef int result
+        cdef char drained[64]
+        if max_records < 1:
+            raise ValueError(f"at least one record has to be asked for, not {max_records}")
+        self.enter()
+        try:
+            self.make_room(max_records)
+            self.take_all(max_records, told)
+            if told or timeout_ms == 0:
+                return told
+            # Emptied before another look: what comes behind the look writes into it again.
+            while read(self.reading_end, drained, sizeof(drained)) == sizeof(drained):
+                pass
+            self.take_all(max_records, told)
+            if told:
+                return told
+            waiting.fd, waiting.events = self.reading_end, POLLIN
+            with nogil:
+                result = poll(&waiting, 1, timeout_ms)
+            if result < 0:
+                PyErr_CheckSignals()
+            elif result > 0:
+                self.take_all(max_records, told)
+            return told
+        finally:
+            self.is_busy = False
+
+    cdef int make_room(self, Py_ssize_t count) except -1:
+        cdef void *larger
+        if count > self.room:
+            larger = realloc(self.scratch, count * sizeof(rd_kafka_message_t *))
+            if larger is NULL:
+                raise MemoryError()
+            self.scratch, self.room = <rd_kafka_message_t **>larger, count
+        return 0
+
+    cdef int take_all(self, Py_ssize_t max_records, list told) except -1:
+        cdef Py_ssize_t parts = len(self.assigned), i
+        cdef Py_ssize_t left = max_records
+        cdef Assigned one
+        for i in range(parts):
+            self.turn = self.turn + 1 if self.turn + 1 < parts else 0
+            one = self.assigned[self.turn]
+            left -= self.take(one, left, told)
+            if left == 0:
+                break
+        return self.serve(told)
+
+    cdef Py_ssize_t take(self, Assigned one, Py_ssize_t max_records, list told) except -1:
+        """Records of one partition, and what happened between them."""
+        cdef Py_ssize_t count, i, start = 0
+        cdef rd_kafka_message_t *message
+        with nogil:
+            count = rd_kafka_consume_batch_queue(one.queue, 0, self.scratch, max_records)
+        if count <= 0:
+            return 0
+        try:
+            for i in range(count):
+                message = self.scratch[i]
+                if message.err:
+                    if i > start:
+                        self.hand_over(one, start, i, told)
+                    start = i + 1
+                    if message.err == RD_KAFKA_RESP_ERR__PARTITION_EOF:
+                        told.append(EndOfPartition(one.partition, message.offset))
+                    else:
+                        text = (bytes_of(message.payload, message.len) or b"").decode("utf-8", "replace")
+                        told.append(PartitionFailed(one.partition, failure_of(message.err, text)))
+                    rd_kafka_message_destroy(message)
+                    self.scratch[i] = NULL
+            if count > start:
+                self.hand_over(one, start, count, told)
+        except BaseException:
+            for i in range(start, count):
+                if self.scratch[i] is not NULL:
+                    rd_kafka_message_destroy(self.scratch[i])
+            raise
+        return count
+
+    cdef int hand_over(self, Assigned one, Py_ssize_t start, Py_ssize_t stop, list told) except -1:
+        """Messages `start` to `stop` of `scratch` as a batch, which owns them from here on."""
+        cdef Py_ssize_t count = stop - start, i
+        cdef Messages source = Messages.__new__(Messages)
+        cdef rd_kafka_message_t **at = <rd_kafka_message_t **>malloc(count * sizeof(rd_kafka_message_t *))
+        cdef rd_kafka_message_t *message
+        cdef list values, timestamps
+        if at is NULL:
+            raise MemoryError()
+        memcpy(at, self.scratch + start, count * sizeof(rd_kafka_message_t *))
+        for i in range(start, stop):
+            self.scratch[i] = NULL
+        source.consumer = self
+        source.run.at, source.run.count = at, count
+        source.run.previous, source.run.next = &self.runs, self.runs.next
+        if self.runs.next is not NULL:
+            self.runs.next.previous = &source.run
+        self.runs.next = &source.run
+        values, timestamps = PyList_New(count), PyList_New(count)
+        for i in range(count):
+            message = at[i]
+            if message.payload is NULL:
+                value = None
+            elif self.with_text:
+                value = PyUnicode_DecodeUTF8(<const char *>message.payload, message.len, "replace")
+            else:
+                value = PyBytes_FromStringAndSize(<const char *>message.payload, message.len)
+            Py_INCREF(value)
+            PyList_SET_ITEM(values, i, value)
+            value = PyLong_FromLongLong(rd_kafka_message_timestamp(message, NULL))
+            Py_INCREF(value)
+            PyList_SET_ITEM(timestamps, i, value)
+        keys = headers = offsets = None
+        if self.with_keys:
+            keys = [bytes_of(at[i].key, at[i].key_len) for i in range(count)]
+        if self.with_headers:
+            headers = [headers_of(at[i]) for i in range(count)]
+        if self.with_offsets:
+            offsets = [at[i].offset for i in range(count)]
+        told.append(
+            Records(one.partition, values, timestamps, at[count - 1].offset + 1, source, keys, headers, offsets)
+        )
+        return 0
+
+    def end_seen(self, partition):
+        """The end of the partition's log as of the last answer; None: not known yet. Asks nobody."""
+        cdef int64_t low = 0, high = 0
+        cdef bytes topic = name_of(partition.topic)
+        self.enter()
+        try:
+            check(rd_kafka_get_watermark_offsets(self.rk, topic, partition.partition, &low, &high))
+            return high if high >= 0 else None
+        finally:
+            self.is_busy = False
+
+    def watermark_offsets(self, partition, double timeout_s):
+        """The first offset of the partition's log, and the one behind its last; asks its broker."""
+        cdef int64_t low = 0, high = 0
+        cdef bytes name = name_of(partition.topic)
+        cdef const char *topic = name
+        cdef int32_t number = partition.partition
+        cdef int timeout_ms = milliseconds(timeout_s), code
+        self.enter()
+        try:
+            with nogil:
+                code = rd_kafka_query_watermark_offsets(self.rk, topic, number, &low, &high, timeout_ms)
+            check(code)
+            return low, high
+        finally:
+            self.is_busy = False
+
+    def offsets_for_times(self, times_ms, double timeout_s):
+        """Partition → offset of the first record at or after its time in ms; None: there is none. Asks the brokers."""
+        cdef PartitionList listed = PartitionList(dict(times_ms))
+        cdef int timeout_ms = milliseconds(timeout_s), code
+        self.enter()
+        try:
+            with nogil:
+                code = rd_kafka_offsets_for_times(self.rk, listed.list, timeout_ms)
+            check(code)
+            return listed.offsets()
+        finally:
+            self.is_busy = False
+
+    def committed(self, partitions, double timeout_s):
+        """Partition → offset committed to the group, None where there is none; asks the group's coordinator."""
+        cdef PartitionList listed = PartitionList(partitions)
+        cdef int timeout_ms = milliseconds(timeout_s), code
+        self.enter()
+        try:
+            with nogil:
+                code = rd_kafka_committed(self.rk, listed.list, timeout_ms)
+            check(code)
+            return listed.offsets()
+        finally:
+            self.is_busy = False
+
+    def commit(self, offsets):
+        """Commit to the group, in the background; `consume` reports `OffsetsCommitted`."""
+        cdef PartitionList listed = PartitionList(dict(offsets))
+        self.enter()
+        try:
+            check(rd_kafka_commit_queue(self.rk, listed.list, self.queue, NULL, NULL))
+        finally:
+            self.is_busy = False
+
+    cdef void let_go(self) noexcept:
+        """The records and queues."""
+        cdef Run *run = self.runs.next
+        cdef Assigned one
+        while run is not NULL:
+            release(run)
+            run = run.next
+        self.runs.next = NULL
+        for one in self.assigned:
+            drop(one)
+        self.assigned = []
+        if self.queue is not NULL:
+            rd_kafka_queue_io_event_enable(self.queue, -1, NULL, 0)
+            rd_kafka_queue_destroy(self.queue)
+            self.queue = NULL
+
+    cdef void close_pipe(self) noexcept:
+        if self.reading_end >= 0:
+            close(self.reading_end)
+            close(self.writing_end)
+            self.reading_end = self.writing_end = -1
+
+    def close(self):
+        """Leave, and let go of everything; commits under way are waited for. May be called twice."""
+        cdef int code
+        if self.rk is NULL:
+            return
+        self.enter()
+        try:
+            self.let_go()
+            with nogil:
+                code = rd_kafka_consumer_close(self.rk)
+            self.destroy()
+            self.close_pipe()
+            check(code)
+        finally:
+            self.is_busy = False
+
+    def __dealloc__(self):
+        # Records hold their consumer, so there are none any more. A forked process must touch nothing of it.
+        if self.pid == getpid():
+            if self.rk is not NULL:
+                self.let_go()
+                self.destroy()
+            self.close_pipe()
+        free(self.scratch)
+
+
+cdef void drop(Assigned one) noexcept:
+    """Let go of a partition's queue, which must not write into the pipe any more."""
+    rd_kafka_queue_io_event_enable(one.queue, -1, NULL, 0)
+    rd_kafka_queue_destroy(one.queue)
+    one.queue = NULL
+
+
+cdef int milliseconds(double seconds) except -1:
+    if not seconds >= 0:
+        raise ValueError(f"a time to wait cannot be {seconds} s")
+    return <int>(seconds * 1000) if seconds < 1e6 else 1000000000
+
+
+# --- writing -----------------------------------------------------------------------------------------------------------
+
+
+@cython.no_gc_clear
+cdef class Producer(Handle):
+    """Writes records, at will in transactions."""
+
+    cdef dict topics  # name → capsule of its handle
+
+    def __cinit__(self, settings, *, on_token=None, on_statistics=None, on_log=None):
+        self.topics = {}
+        settings = {**settings, "delivery.report.only.error": "true"}
+        self.make(RD_KAFKA_PRODUCER, settings, RD_KAFKA_EVENT_DR, on_token, on_statistics, on_log)
+        self.queue = rd_kafka_queue_get_main(self.rk)
+        check(rd_kafka_set_log_queue(self.rk, self.queue))
+
+    cdef rd_kafka_topic_t *topic_of(self, str name) except NULL:
+        cdef Topic topic = self.topics.get(name)
+        if topic is None:
+            topic = Topic.__new__(Topic)
+            topic.at = rd_kafka_topic_new(self.rk, name_of(name), NULL)
+            if topic.at is NULL:
+                raise ClientError(Failure("_INVALID_ARG", f"{name!r} cannot be the name of a topic"))
+            self.topics[name] = topic
+        return topic.at
+
+    def produce(self, str topic, values, keys=None, timestamps=None, partitions=None, headers=None):
+        """Hand over records; waits while the library's queue is full.
+
+        Columns are sequences as long as `values`: bytes or None for keys and values, ms for timestamps (below 1: now),
+        numbers for partitions (below 0: the partitioner chooses), lists of (name, bytes or None) for headers. What
+        failed meanwhile comes as from `events`. Raises `TypeError` for a wrong type, and `ClientError` for a record that
+        is refused; what stands before it is handed over.
+        """
+        cdef rd_kafka_vu_t record[7]
+        cdef rd_kafka_error_t *error
+        cdef rd_kafka_headers_t *header_list = NULL
+        cdef Py_ssize_t count, i
+        cdef int code, fields = 4
+        cdef int at_key = 0, at_time = 0, at_headers = 0
+        cdef int64_t time_ms
+        cdef list told = []
+        # Kept as they are while the library may wait: nobody else changes a tuple.
+        cdef tuple value_column = tuple(values)
+        cdef tuple key_column = None if keys is None else tuple(keys)
+        cdef tuple time_column = None if timestamps is None else tuple(timestamps)
+        cdef tuple partition_column = None if partitions is None else tuple(partitions)
+        cdef tuple header_column = None if headers is None else tuple(headers)
+        count = len(value_column)
+        for column in (key_column, time_column, partition_column, header_column):
+            if column is not None and len(column) != count:
+                raise ValueError(f"{count} values, and a column of {len(column)}")
+        self.enter()
+        try:
+            record[0].vtype, record[0].u.rkt = RD_KAFKA_VTYPE_RKT, self.topic_of(topic)
+            record[1].vtype, record[1].u.i = RD_KAFKA_VTYPE_MSGFLAGS, RD_KAFKA_MSG_F_COPY
+            record[2].vtype, record[2].u.i32 = RD_KAFKA_VTYPE_PARTITION, RD_KAFKA_PARTITION_UA
+            record[3].vtype = RD_KAFKA_VTYPE_VALUE
+            if key_column is not None:
+                at_key, fields = fields, fields + 1
+                record[at_key].vtype = RD_KAFKA_VTYPE_KEY
+            if time_column is not None:
+                at_time, fields = fields, fields + 1
+                record[at_time].vtype = RD_KAFKA_VTYPE_TIMESTAMP
+            if header_column is not None:
+                at_headers, fields = fields, fields + 1
+                record[at_headers].vtype = RD_KAFKA_VTYPE_HEADERS
+            for i in range(count):
+                set_bytes(&record[3], value_column[i], "value", i)
+                if at_key:
+                    set_bytes(&record[at_key], key_column[i], "key", i)
+                if at_time:
+                    time_ms = time_column[i]
+                    record[at_time].u.i64 = time_ms if time_ms > 0 else 0
+                if partition_column is not None:
+                    record[2].u.i32 = max(<int32_t>partition_column[i], RD_KAFKA_PARTITION_UA)
+                if at_headers:
+                    record[at_headers].u.headers = header_list = make_headers(header_column[i])
+                while True:
+                    error = rd_kafka_produceva(self.rk, record, fields)
+                    if error is NULL:
+                        break
+                    if rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR__QUEUE_FULL:
+                        rd_kafka_error_destroy(error)
+                        self.wait_for_room(told)
+                        continue
+                    raise ClientError(self.refusal(error, topic, record[3].u.mem.size +
+                                                   (record[at_key].u.mem.size if at_key else 0)))
+                header_list = NULL
+            self.serve(told)
+            return told
+        finally:
+            if header_list is not NULL:
+                rd_kafka_headers_destroy(header_list)
+            self.is_busy = False
+
+    cdef int wait_for_room(self, list told) except -1:
+        """It empties at the latest as deliveries time out. Each thousandth of a second: success is not reported."""
+        cdef timespec pause
+        pause.tv_sec, pause.tv_nsec = 0, 1000000
+        with nogil:
+            nanosleep(&pause, NULL)
+        PyErr_CheckSignals()
+        return self.serve(told)
+
+    cdef object refusal(self, rd_kafka_error_t *error, str topic, size_t size):
+        cdef char text[512]
+        cdef int code = rd_kafka_error_code(error)
+        failure = taken_failure(error)
+        if code == RD_KAFKA_RESP_ERR__FATAL:
+            code = rd_kafka_fatal_error(self.rk, text, sizeof(text))
+            failure = failure_of(code, text_of(text), True)
+        return Failure(
+            failure.name, failure.text, failure.is_retriable, failure.is_fatal, failure.requires_abort, topic, size
+        )
+
+    def flush(self, double timeout_s):
+        """Wait until everything is acknowledged or has failed; how many records are neither after `timeout_s`."""
+        cdef int timeout_ms = milliseconds(timeout_s), code
+        self.enter()
+        try:
+            with nogil:
+                code = rd_kafka_flush(self.rk, timeout_ms)
+            if code == RD_KAFKA_RESP_ERR__TIMED_OUT:
+                return max(1, rd_kafka_outq_len(self.rk))
+            check(code)
+            return 0
+        finally:
+            self.is_busy = False
+
+    def init_transactions(self, double timeout_s):
+        cdef int timeout_ms = milliseconds(timeout_s)
+        cdef rd_kafka_error_t *error
+        self.enter()
+        try:
+            with nogil:
+                error = rd_kafka_init_transactions(self.rk, timeout_ms)
+            check_error(error)
+        finally:
+            self.is_busy = False
+
+    def begin_transaction(self):
+        cdef rd_kafka_error_t *error
+        self.enter()
+        try:
+            with nogil:
+                error = rd_kafka_begin_transaction(self.rk)
+            check_error(error)
+        finally:
+            self.is_busy = False
+
+    def send_offsets(self, str group, partition, int64_t offset, str metadata, double timeout_s):
+        """Add an offset with its metadata to the transaction."""
+        cdef PartitionList listed = PartitionList({partition: offset})
+        cdef bytes name = name_of(group), text = name_of(metadata)
+        cdef rd_kafka_consumer_group_metadata_t *members
+        cdef int timeout_ms = milliseconds(timeout_s)
+        cdef rd_kafka_error_t *error
+        # The list frees it.
+        listed.list.elems[0].metadata = strdup(text)
+        listed.list.elems[0].metadata_size = len(text)
+        self.enter()
+        try:
+            members = rd_kafka_consumer_group_metadata_new(name)
+            with nogil:
+                error = rd_kafka_send_offsets_to_transaction(self.rk, listed.list, members, timeout_ms)
+                rd_kafka_consumer_group_metadata_destroy(members)
+            check_error(error)
+        finally:
+            self.is_busy = False
+
+    def commit_transaction(self, double timeout_s):
+        cdef int timeout_ms = milliseconds(timeout_s)
+        cdef rd_kafka_error_t *error
+        self.enter()
+        try:
+            with nogil:
+                error = rd_kafka_commit_transaction(self.rk, timeout_ms)
+            check_error(error)
+        finally:
+            self.is_busy = False
+
+    def abort_transaction(self, double timeout_s):
+        cdef int timeout_ms = milliseconds(timeout_s)
+        cdef rd_kafka_error_t *error
+        self.enter()
+        try:
+            with nogil:
+                error = rd_kafka_abort_transaction(self.rk, timeout_ms)
+            check_error(error)
+        finally:
+            self.is_busy = False
+
+    cdef void let_go(self) noexcept:
+        cdef rd_kafka_event_t *event
+        rd_kafka_purge(
+            self.rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING
+        )
+        if self.queue is not NULL:
+            event = rd_kafka_queue_poll(self.queue, 0)
+            while event is not NULL:
+                rd_kafka_event_destroy(event)
+                event = rd_kafka_queue_poll(self.queue, 0)
+            rd_kafka_queue_destroy(self.queue)
+            self.queue = NULL
+        self.topics.clear()
+        self.destroy()
+
+    def close(self):
+        """Drop what was not flushed. May be called twice."""
+        if self.rk is NULL:
+            return
+        self.enter()
+        try:
+            self.let_go()
+        finally:
+            self.is_busy = False
+
+    def __dealloc__(self):
+        cdef Topic topic
+        if self.pid == getpid():
+            if self.rk is not NULL:
+                self.let_go()
+        else:
+            for topic in self.topics.values():
+                topic.at = NULL
+
+
+cdef class Topic:
+    """A producer's handle of a topic."""
+
+    cdef rd_kafka_topic_t *at
+
+    def __dealloc__(self):
+        if self.at is not NULL:
+            rd_kafka_topic_destroy(self.at)
+
+
+cdef inline int set_bytes(rd_kafka_vu_t *field, object value, str what, Py_ssize_t index) except -1:
+    if value is None:
+        field.u.mem.ptr, field.u.mem.size = NULL, 0
+    elif type(value) is bytes or isinstance(value, bytes):
+        field.u.mem.ptr, field.u.mem.size = PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
+    else:
+        raise TypeError(f"the {what} of record {index} is a {type(value).__name__}, not bytes")
+    return 0
+
+
+cdef rd_kafka_headers_t *make_headers(headers) except NULL:
+    cdef rd_kafka_headers_t *made = rd_kafka_headers_new(8)
+    cdef bytes name, data
+    try:
+        for text, value in headers or ():
+            name = name_of(text)
+            if value is None:
+                rd_kafka_header_add(made, name, len(name), NULL, 0)
+            else:
+                data = value
+                rd_kafka_header_add(made, name, len(name), PyBytes_AS_STRING(data), len(data))
+    except BaseException:
+        rd_kafka_headers_destroy(made)
+        raise
+    return made
+
+
+def murmur2_partitions(keys, int partition_count):
+    """The partition that Java's producer chooses for each of these keys, in place of `partitioner.class`."""
+    cdef bytes key
+    if partition_count < 1:
+        raise ValueError(f"a topic has at least one partition, not {partition_count}")
+    if not is_loaded:
+        raise RuntimeError("`load` comes first")
+    chosen = []
+    for key in keys:
+        if key is None:
+            raise TypeError("a key is None: Java's producer chooses any partition then")
+        chosen.append(rd_kafka_msg_partitioner_murmur2(
+            NULL, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), partition_count, NULL, NULL))
+    return chosen
