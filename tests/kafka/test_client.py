@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from headrace.broker import DevBroker
+from headrace.kafka.client.native import NativeClient
 from headrace.kafka.client.protocol import (
     Admin,
     Client,
@@ -25,7 +26,6 @@ from headrace.kafka.client.protocol import (
     Records,
     TopicDescription,
 )
-from headrace.kafka.client.native import NativeClient
 from headrace.kafka.client.pure import PureClient
 from headrace.kafka.properties import CONSUMER_DEFAULTS, PRODUCER_DEFAULTS
 

@@ -526,6 +526,10 @@ cdef list headers_of(rd_kafka_message_t *message):
     return found
 
 
+cdef enum:
+    MOST_RECORDS = 100000  # of one call, however many are asked for
+
+
 cdef class Assigned:
     """A partition that is read, and its queue."""
 
@@ -663,6 +667,7 @@ cdef class Consumer(Handle):
         cdef char drained[64]
         if max_records < 1:
             raise ValueError(f"at least one record has to be asked for, not {max_records}")
+        max_records = min(max_records, MOST_RECORDS)
         self.enter()
         try:
             self.make_room(max_records)
@@ -925,7 +930,7 @@ cdef class Producer(Handle):
         cdef Topic topic = self.topics.get(name)
         if topic is None:
             topic = Topic.__new__(Topic)
-            topic.at = rd_kafka_topic_new(self.rk, name_of(name), NULL)
+            topic.at = rd_kafka_topic_new(self.rk, name_of(name), NULL) if name else NULL
             if topic.at is NULL:
                 raise ClientError(Failure("_INVALID_ARG", f"{name!r} cannot be the name of a topic"))
             self.topics[name] = topic

@@ -1,0 +1,454 @@
+"""The native client's own: memory that is C's, hostile input, threads, forks, the end of the interpreter, fairness."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.broker import DevBroker
+from headrace.kafka.client.admin import create_topics
+from headrace.kafka.client.native import NativeClient, NativeUnavailableError
+from headrace.kafka.client.protocol import (
+    Client,
+    ClientError,
+    Consumer,
+    EndOfPartition,
+    KafkaTopicPartition,
+    Producer,
+    Records,
+)
+from headrace.kafka.properties import CONSUMER_DEFAULTS, PRODUCER_DEFAULTS
+
+TIMEOUT_S = 30.0
+NOBODY = "127.0.0.1:1"
+
+
+def native() -> NativeClient:
+    try:
+        return NativeClient()
+    except NativeUnavailableError as error:
+        pytest.skip(f"no native client here: {error}")
+
+
+@pytest.fixture(scope="module")
+def client() -> Client:
+    return native()
+
+
+def reading(servers: str) -> dict[str, str]:
+    more = {"group.id": "test-native", "enable.auto.commit": "false", "auto.offset.reset": "error"}
+    return {**CONSUMER_DEFAULTS, "bootstrap.servers": servers, **more}
+
+
+def writing(servers: str, **more: str) -> dict[str, str]:
+    return {**PRODUCER_DEFAULTS, "bootstrap.servers": servers, **{k.replace("_", "."): v for k, v in more.items()}}
+
+
+@pytest.fixture
+def producer(client: Client, kafka: DevBroker) -> Iterator[Producer]:
+    made = client.producer(writing(kafka.bootstrap_servers))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def consumer(client: Client, kafka: DevBroker) -> Iterator[Consumer]:
+    made = client.consumer(reading(kafka.bootstrap_servers))
+    yield made
+    made.close()
+
+
+def read(consumer: Consumer, topic: str, partitions: int = 1, max_records: int = 500) -> list[Records]:
+    """Everything in a topic, batch by batch."""
+    places = [KafkaTopicPartition(topic, number) for number in range(partitions)]
+    consumer.assign(dict.fromkeys(places, 0))
+    open_ones, batches, deadline = set(places), list[Records](), time.monotonic() + TIMEOUT_S
+    while open_ones:
+        assert time.monotonic() < deadline
+        for event in consumer.consume(max_records, 1.0):
+            if isinstance(event, Records):
+                batches.append(event)
+            elif isinstance(event, EndOfPartition):
+                open_ones.discard(event.partition)
+    consumer.unassign(places)
+    return batches
+
+
+def write(producer: Producer, topic: str, values: list[Any], **columns: Any) -> None:
+    producer.produce(topic, values, **columns)
+    assert producer.flush(TIMEOUT_S) == 0
+    assert producer.take_failures() == []
+
+
+# --- hostile input ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("columns", "error"),
+    [
+        ({"values": ["text"]}, TypeError),
+        ({"values": [bytearray(b"x")]}, TypeError),
+        ({"values": 7}, TypeError),
+        ({"values": [b"x"], "keys": [1]}, TypeError),
+        ({"values": [b"x"], "keys": []}, ValueError),
+        ({"values": [b"x"], "timestamps": ["now"]}, TypeError),
+        ({"values": [b"x"], "timestamps": [1 << 70]}, OverflowError),
+        ({"values": [b"x"], "partitions": [1 << 40]}, OverflowError),
+        ({"values": [b"x"], "partitions": [None]}, TypeError),
+        ({"values": [b"x"], "headers": [[("name", "text")]]}, TypeError),
+        ({"values": [b"x"], "headers": [[(b"name", b"x")]]}, TypeError),
+        ({"values": [b"x"], "headers": [["name"]]}, ValueError),
+        ({"values": [b"x"], "headers": [[("a\0b", b"x")]]}, ValueError),
+        ({"values": [b"x"], "headers": [7]}, TypeError),
+    ],
+)
+def test_wrong_types_are_exceptions_and_leave_the_producer_usable(
+    columns: dict[str, Any], error: type[Exception], client: Client
+) -> None:
+    producer = client.producer(writing(NOBODY))
+    with pytest.raises(error):
+        producer.produce("topic", **columns)
+    producer.produce("topic", [b"x"])
+    producer.close()
+
+
+@pytest.mark.parametrize("topic", ["", "a" * 600, "a\0b", None, b"bytes", 5])
+def test_a_name_that_no_topic_has_is_an_exception(topic: Any, client: Client) -> None:
+    producer = client.producer(writing(NOBODY))
+    with pytest.raises((TypeError, ValueError, ClientError)):
+        producer.produce(topic, [b"x"])
+    producer.close()
+
+
+@pytest.mark.parametrize("settings", [{"no.such.setting": "1"}, {"a\0b": "1"}, {"linger.ms": "soon"}, {"linger.ms": 5}])
+def test_settings_that_there_are_not_are_exceptions(settings: dict[str, Any], client: Client) -> None:
+    for make in (client.producer, client.consumer):
+        with pytest.raises((ClientError, ValueError, TypeError)):
+            make({"bootstrap.servers": NOBODY, "group.id": "g", **settings})
+
+
+def test_a_consumer_without_a_group_is_refused(client: Client) -> None:
+    with pytest.raises(ClientError):
+        client.consumer({"bootstrap.servers": NOBODY})
+
+
+def test_a_consumer_refuses_what_is_no_number_partition_or_time(client: Client) -> None:
+    consumer = client.consumer(reading(NOBODY))
+    hostile: list[Callable[[], Any]] = [
+        lambda: consumer.consume(0, 0),
+        lambda: consumer.consume(-1, 0),
+        lambda: consumer.consume(1, -1.0),
+        lambda: consumer.consume(1, float("nan")),
+        lambda: consumer.assign({"topic": 0}),  # type: ignore[dict-item]
+        lambda: consumer.assign({KafkaTopicPartition("t", 1 << 40): 0}),
+        lambda: consumer.assign({KafkaTopicPartition("t", 0): "x"}),  # type: ignore[dict-item]
+        lambda: consumer.assign(7),  # type: ignore[arg-type]
+        lambda: consumer.consume(1 << 70, 0),
+        lambda: consumer.end_seen(7),  # type: ignore[arg-type]
+        lambda: consumer.seek({KafkaTopicPartition("not assigned", 0): 0}, 1.0),
+    ]
+    for call in hostile:
+        with pytest.raises((TypeError, ValueError, OverflowError, AttributeError, MemoryError, ClientError)):
+            call()
+    assert consumer.consume(1, 0) == []
+    assert consumer.consume(1 << 62, 0) == []
+    consumer.close()
+
+
+def test_closed_clients_say_so(client: Client) -> None:
+    producer, consumer = client.producer(writing(NOBODY)), client.consumer(reading(NOBODY))
+    for closed in (producer, consumer):
+        closed.close()
+        closed.close()
+    partition = KafkaTopicPartition("t", 0)
+    calls: list[Callable[[], Any]] = [
+        lambda: producer.produce("t", [b"x"]),
+        producer.poll,
+        lambda: producer.flush(1.0),
+        lambda: producer.init_transactions(1.0),
+        producer.begin_transaction,
+        lambda: producer.send_offsets("g", partition, 1, "m"),
+        lambda: producer.commit_transaction(1.0),
+        lambda: producer.abort_transaction(1.0),
+        lambda: consumer.consume(1, 1.0),
+        lambda: consumer.assign({partition: 0}),
+        lambda: consumer.unassign([partition]),
+        lambda: consumer.pause([partition]),
+        lambda: consumer.seek({partition: 0}, 1.0),
+        lambda: consumer.commit({partition: 0}),
+        lambda: consumer.end_seen(partition),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="closed"):
+            call()
+
+
+def test_empty_missing_and_malformed_values_come_as_they_are(
+    client: Client, kafka: DevBroker, producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    values = [b"", None, b"\xff\xfe", "é".encode(), b"a\0b"]
+    write(producer, topic, values, keys=[None, b"", b"\xff", b"k", b"a\0"])
+    assert [v for batch in read(consumer, topic) for v in batch.values] == values
+    texts = client.consumer(reading(kafka.bootstrap_servers), with_text=True, with_keys=True, with_offsets=True)
+    batches = read(texts, topic)
+    assert [v for batch in batches for v in batch.values] == ["", None, "\ufffd\ufffd", "é", "a\0b"]
+    assert [k for batch in batches for k in batch.keys or []] == [None, b"", b"\xff", b"k", b"a\0"]
+    assert [o for batch in batches for o in batch.offsets or []] == [0, 1, 2, 3, 4]
+    assert batches[0].source.value(0) == b""
+    with pytest.raises(IndexError):
+        batches[0].source.value(len(batches[0].values))
+    with pytest.raises(IndexError):
+        batches[0].source.offset(-1)
+    texts.close()
+
+
+def test_thousands_of_headers_come_back_in_order(
+    client: Client, kafka: DevBroker, producer: Producer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    headers = [(f"name-{n % 7}", None if n % 5 == 0 else b"%d" % n) for n in range(5_000)]
+    write(producer, topic, [b"x", b"y"], headers=[headers, []])
+    reader = client.consumer(reading(kafka.bootstrap_servers), with_headers=True)
+    assert [h for batch in read(reader, topic) for h in batch.headers or []] == [headers, []]
+    reader.close()
+
+
+def test_a_record_of_a_hundred_megabytes_passes(
+    client: Client, kafka: DevBroker, make_topic: Callable[..., str]
+) -> None:
+    size = 100_000_000
+    topic = make_topic(**{"max.message.bytes": str(size + 1_000)})
+    larger = {"message.max.bytes": str(size + 1_000), "queue.buffering.max.kbytes": "200000"}
+    producer = client.producer({**writing(kafka.bootstrap_servers), **larger})
+    producer.produce(topic, [os.urandom(64) + bytes(size - 64)])
+    left, failures = producer.flush(TIMEOUT_S), producer.take_failures()
+    producer.close()
+    assert left == 0
+    if failures:
+        # The broker's own limit for a request is 100 MiB; what it says is a failure, not a fault.
+        assert failures[0].size_bytes == size
+        return
+    fetch = {"fetch.message.max.bytes": str(size + 1_000), "receive.message.max.bytes": str(size + 1_000_000)}
+    fetch["fetch.max.bytes"] = str(size + 1_000)
+    reader = client.consumer({**reading(kafka.bootstrap_servers), **fetch})
+    assert [len(v) for batch in read(reader, topic) for v in batch.values] == [size]
+    reader.close()
+
+
+def test_partitions_are_chosen_by_number_or_by_the_partitioner(
+    client: Client, producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic(partitions=5)
+    keys = [b"21", b"foobar", b"a-little-bit-long-string", b"abc"]
+    chosen = client.murmur2_partitions(keys, 5)
+    assert chosen == [(h & 0x7FFFFFFF) % 5 for h in (-973932308, -790332482, -985981536, 479470107)]
+    write(producer, topic, [*keys, b"here"], keys=[*keys, b"abc"], partitions=[-1, -1, -7, -1, 4])
+    found = {v: batch.partition.partition for batch in read(consumer, topic, 5) for v in batch.values}
+    assert found == dict(zip([*keys, b"here"], [*chosen, 4], strict=True))
+    try:
+        producer.produce(topic, [b"x"], partitions=[99])
+        producer.flush(TIMEOUT_S)
+        (failure,) = producer.take_failures()
+    except ClientError as error:
+        failure = error.failure
+    assert failure.name == "_UNKNOWN_PARTITION"
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_records_that_outlive_their_consumer_say_that_they_are_gone(
+    client: Client, kafka: DevBroker, producer: Producer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    write(producer, topic, [b"x"] * 10)
+    reader = client.consumer(reading(kafka.bootstrap_servers))
+    batches = read(reader, topic, max_records=3)
+    kept, dropped = batches[0], batches.pop()
+    del dropped
+    reader.close()
+    assert kept.values == [b"x"] * 3
+    with pytest.raises(ValueError, match="gone"):
+        kept.source.value(0)
+    del kept, batches, reader
+    gc.collect()
+
+
+def test_references_are_counted_right(
+    client: Client, producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    value, key, text = os.urandom(20), os.urandom(20), os.urandom(20)
+    named = [("header", text)]
+    values, keys, headers = [value] * 50, [key] * 50, [named] * 50
+    before = [sys.getrefcount(each) for each in (value, key, text, values, keys, named)]
+    for _ in range(20):
+        write(producer, topic, values, keys=keys, headers=headers, timestamps=[1_700_000_000_000] * 50)
+        with pytest.raises(TypeError):
+            producer.produce(topic, [*values, "text"], keys=[*keys, None])
+    assert [sys.getrefcount(each) for each in (value, key, text, values, keys, named)] == before
+    for batch in read(consumer, topic):
+        # In the list (or the batch), in the variable, and as the argument.
+        source = batch.source
+        counts = [sys.getrefcount(source)]
+        for index in range(len(batch.values)):
+            one, stamp = batch.values[index], batch.timestamps[index]
+            counts += [sys.getrefcount(one), sys.getrefcount(stamp)]
+        assert set(counts) == {3}
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+SHORT_LOGS = {"log.retention.check.interval.ms": "1000", "log.segment.delete.delay.ms": "1000"}
+"""So that what is written is soon gone from the disk."""
+
+
+@pytest.mark.parametrize("total", [2_000_000, pytest.param(100_000_000, marks=pytest.mark.full)])
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
+def test_memory_is_flat_over_many_records(total: int, client: Client) -> None:
+    with DevBroker(topics={"in": 4}, properties=SHORT_LOGS) as broker:
+        small = {"retention.bytes": "50000000", "segment.bytes": "20000000"}
+        create_topics(broker.bootstrap_servers, {"out": 4}, config=small)
+        producer = client.producer(writing(broker.bootstrap_servers, queue_buffering_max_messages="10000"))
+        for _ in range(100):
+            producer.produce("in", [bytes(100)] * 5_000)
+        assert producer.flush(TIMEOUT_S) == 0
+        few = {"queued.min.messages": "1000", "queued.max.messages.kbytes": "1000", "fetch.message.max.bytes": "200000"}
+        settings = {**reading(broker.bootstrap_servers), **few}
+        consumer = client.consumer(settings, with_keys=True, with_headers=True)
+        places = [KafkaTopicPartition("in", number) for number in range(4)]
+        consumer.assign(dict.fromkeys(places, 0))
+        seen, samples = 0, []
+        while seen < total:
+            for event in consumer.consume(500, 1.0):
+                if isinstance(event, Records):
+                    seen += len(event.values)
+                    producer.produce("out", event.values, event.keys, event.timestamps)
+                    if seen * 50 // total > len(samples):
+                        samples.append(resident_mb())
+                elif isinstance(event, EndOfPartition):
+                    consumer.seek({event.partition: 0}, TIMEOUT_S)
+        assert producer.flush(TIMEOUT_S) == 0
+        assert producer.take_failures() == []
+        producer.close()
+        consumer.close()
+    # Queues fill in the first tenth.
+    early, late = max(samples[5:25]), max(samples[25:])
+    print(f"{seen} records; resident memory: {early:.0f} MB at the most in the first half, {late:.0f} in the second")
+    assert late < early * 1.05 + 5
+
+
+# --- threads, processes, and the end ----------------------------------------------------------------------------------
+
+
+def test_a_second_thread_is_refused_while_the_first_is_inside(client: Client) -> None:
+    consumer = client.consumer(reading(NOBODY))
+    inside = threading.Thread(target=lambda: consumer.consume(1, 5.0))
+    inside.start()
+    refusals: list[str] = []
+    while not refusals:
+        # Until it is inside, this one may come in for a moment.
+        try:
+            consumer.consume(1, 0)
+        except RuntimeError as error:
+            refusals.append(str(error))
+        assert inside.is_alive()
+    with pytest.raises(RuntimeError, match="another is using it"):
+        consumer.close()
+    inside.join()
+    assert "another is using it" in refusals[0]
+    consumer.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_is_refused_and_can_end(
+    client: Client, producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    write(producer, topic, [b"x"] * 10)
+    consumer.assign({KafkaTopicPartition(topic, 0): 0})
+    events = consumer.consume(1, TIMEOUT_S)
+    pid = os.fork()
+    if pid == 0:
+        told = 0
+        for call in (lambda: consumer.consume(1, 0), lambda: producer.produce(topic, [b"y"]), consumer.close):
+            try:
+                call()
+            except RuntimeError:
+                told += 1
+        events.clear()
+        gc.collect()
+        os._exit(10 + told)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 13
+    write(producer, topic, [b"z"])
+    del events
+
+
+AT_THE_END = """
+import faulthandler, sys
+faulthandler.enable()
+from headrace.kafka.client.native import NativeClient
+from headrace.kafka.client.protocol import KafkaTopicPartition
+client = NativeClient()
+producer = client.producer({{"bootstrap.servers": "{servers}"}})
+consumer = client.consumer({{"bootstrap.servers": "{servers}", "group.id": "g"}})
+consumer.assign({{KafkaTopicPartition("{topic}", 0): 0}})
+kept = consumer.consume(5, 10.0)
+producer.produce("{topic}", [bytes(100)] * 10_000)
+{ending}
+"""
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "",
+        "sys.exit(0)",
+        "del consumer, producer",
+        "cycle = [consumer, producer, kept]; cycle.append(cycle); del consumer, producer, kept",
+        "import threading, time; threading.Thread(target=lambda: consumer.consume(1000, 60), daemon=True).start()",
+    ],
+)
+def test_the_interpreter_ends_well_with_messages_in_flight(
+    ending: str, client: Client, kafka: DevBroker, producer: Producer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    write(producer, topic, [b"x"] * 100)
+    program = AT_THE_END.format(servers=kafka.bootstrap_servers, topic=topic, ending=ending)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+# --- fairness ---------------------------------------------------------------------------------------------------------
+
+
+def test_partitions_that_are_full_are_served_in_turn(
+    client: Client, kafka: DevBroker, producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic(partitions=4)
+    for number in range(4):
+        write(producer, topic, [b"x"] * 2_000, partitions=[number] * 2_000)
+    consumer.assign({KafkaTopicPartition(topic, number): 0 for number in range(4)})
+    ready: Counter[int] = Counter()
+    while len(ready) < 4:
+        ready.update(event.partition.partition for event in consumer.consume(1, 1.0) if isinstance(event, Records))
+    served = []
+    while len(served) < 200:
+        # What a slow function leaves room for: few records a call, and each call is a step of 50 ms.
+        served += [event.partition.partition for event in consumer.consume(5, 1.0) if isinstance(event, Records)]
+    for start in range(len(served) - 8):
+        assert set(served[start : start + 8]) == {0, 1, 2, 3}, served
