@@ -103,7 +103,7 @@ def write(producer: Producer, topic: str, values: list[Any], **columns: Any) -> 
         ({"values": [b"x"], "keys": []}, ValueError),
         ({"values": [b"x"], "timestamps": ["now"]}, TypeError),
         ({"values": [b"x"], "timestamps": [1 << 70]}, OverflowError),
-        ({"values": [b"x"], "partitions": [1 << 40]}, OverflowError),
+        ({"values": [b"x"], "partitions": [1 << 70]}, OverflowError),
         ({"values": [b"x"], "partitions": [None]}, TypeError),
         ({"values": [b"x"], "headers": [[("name", "text")]]}, TypeError),
         ({"values": [b"x"], "headers": [[(b"name", b"x")]]}, TypeError),
@@ -303,8 +303,8 @@ def test_references_are_counted_right(
         source = batch.source
         counts = [sys.getrefcount(source)]
         for index in range(len(batch.values)):
-            one, stamp = batch.values[index], batch.timestamps[index]
-            counts += [sys.getrefcount(one), sys.getrefcount(stamp)]
+            one = batch.values[index]
+            counts.append(sys.getrefcount(one))
         assert set(counts) == {3}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,5 +39,5 @@ class Batch:
     """
 
     values: list[Any]
-    timestamps: list[int] | None
+    timestamps: MutableSequence[int] | None
     origin: Origin

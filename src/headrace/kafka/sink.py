@@ -380,17 +380,15 @@ def produce(
     keys: Sequence[bytes | None] | None = None
     if has_keys and values:
         keys, values = zip(*values, strict=True)
-        keys = _checked(keys, topic)
-    producer.produce(topic, _checked(values, topic), keys, timestamps)
+    try:
+        producer.produce(topic, values, keys, timestamps)
+    except TypeError:
+        checked = None if keys is None else _as_bytes(keys, topic)
+        producer.produce(topic, _as_bytes(values, topic), checked, timestamps)
 
 
-_BYTES = frozenset({bytes, type(None)})
-
-
-def _checked(values: Sequence[Any], topic: str) -> Sequence[bytes | None]:
-    """The same values, which have to be bytes or None; one look at the batch costs less than one at each record."""
-    if _BYTES.issuperset(map(type, values)):
-        return values
+def _as_bytes(values: Sequence[Any], topic: str) -> Sequence[bytes | None]:
+    """The same values, which have to be like bytes, or None."""
     checked = [bytes(value) if isinstance(value, bytes | bytearray | memoryview) else value for value in values]
     for value in checked:
         if value is not None and not isinstance(value, bytes):

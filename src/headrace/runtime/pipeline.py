@@ -151,7 +151,7 @@ class Pipeline:
         self,
         batch: Batch,
         part: list[Any],
-        times: list[int] | None,
+        times: Sequence[int] | None,
         generator: WatermarkGenerator,
         written: dict[int, int],
         stop: int,
@@ -175,7 +175,7 @@ class Pipeline:
                 self._blame(error, batch, stop - records.__length_hint__() - 1)
             self._write(batch.timestamps, written)
 
-    def _write(self, timestamps: list[int] | None, written: dict[int, int]) -> None:
+    def _write(self, timestamps: Sequence[int] | None, written: dict[int, int]) -> None:
         for n, (elements, times) in self._outputs.items():
             if not elements:
                 continue

@@ -11,7 +11,7 @@ Invariants. No call waits longer than it was told to. Settings are librdkafka's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
@@ -87,7 +87,7 @@ class RecordSource(Protocol):
 
 @dataclass(slots=True)
 class Records:
-    """Consecutive records of one partition. `timestamps` in ms, -1 where a record has none.
+    """Consecutive records of one partition. `timestamps` in ms, -1 where a record has none; slices are of its kind.
 
     `next_offset` is behind the last of them. `keys`, `headers` and `offsets` are there only if the consumer was asked
     for them. `values` are bytes, or str if it was asked for text, and None where a record has no value.
@@ -95,7 +95,7 @@ class Records:
 
     partition: KafkaTopicPartition
     values: list[Any]
-    timestamps: list[int]
+    timestamps: MutableSequence[int]
     next_offset: int
     source: RecordSource
     keys: list[bytes | None] | None = None
@@ -192,7 +192,8 @@ class Producer(Protocol):
     ) -> None:
         """Hand over records; waits while the queue is full.
 
-        A timestamp below 0 means now, a partition below 0 that the partitioner chooses.
+        A timestamp below 0 means now, a partition below 0 that the partitioner chooses. Raises `TypeError`, and has
+        handed over nothing, when a key or a value is neither bytes nor None.
         """
         ...
 

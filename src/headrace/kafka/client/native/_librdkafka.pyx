@@ -14,10 +14,10 @@ wait.
 """
 
 cimport cython
+from cpython cimport array
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.list cimport PyList_New, PyList_SET_ITEM
-from cpython.long cimport PyLong_FromLongLong
 from cpython.ref cimport Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.errno cimport errno
@@ -28,6 +28,8 @@ from posix.fcntl cimport F_SETFD, F_SETFL, FD_CLOEXEC, O_NONBLOCK, fcntl
 from posix.time cimport nanosleep, timespec
 from posix.types cimport pid_t
 from posix.unistd cimport close, getpid, pipe, read
+
+import array
 
 from headrace.kafka.client.protocol import (
     ClientError,
@@ -193,6 +195,7 @@ cdef extern from "librdkafka.h" nogil:
 
 
 cdef bint is_loaded = False
+cdef array.array NUMBERS = array.array("q")
 
 
 def load(str path):
@@ -749,7 +752,8 @@ cdef class Consumer(Handle):
         cdef Messages source = Messages.__new__(Messages)
         cdef rd_kafka_message_t **at = <rd_kafka_message_t **>malloc(count * sizeof(rd_kafka_message_t *))
         cdef rd_kafka_message_t *message
-        cdef list values, timestamps
+        cdef list values
+        cdef array.array timestamps
         if at is NULL:
             raise MemoryError()
         memcpy(at, self.scratch + start, count * sizeof(rd_kafka_message_t *))
@@ -761,7 +765,9 @@ cdef class Consumer(Handle):
         if self.runs.next is not NULL:
             self.runs.next.previous = &source.run
         self.runs.next = &source.run
-        values, timestamps = PyList_New(count), PyList_New(count)
+        values = PyList_New(count)
+        # Numbers for C, which nobody may ever look at: no object for each.
+        timestamps = array.clone(NUMBERS, count, False)
         for i in range(count):
             message = at[i]
             if message.payload is NULL:
@@ -772,9 +778,7 @@ cdef class Consumer(Handle):
                 value = PyBytes_FromStringAndSize(<const char *>message.payload, message.len)
             Py_INCREF(value)
             PyList_SET_ITEM(values, i, value)
-            value = PyLong_FromLongLong(rd_kafka_message_timestamp(message, NULL))
-            Py_INCREF(value)
-            PyList_SET_ITEM(timestamps, i, value)
+            timestamps.data.as_longlongs[i] = rd_kafka_message_timestamp(message, NULL)
         keys = headers = offsets = None
         if self.with_keys:
             keys = [bytes_of(at[i].key, at[i].key_len) for i in range(count)]
@@ -941,8 +945,8 @@ cdef class Producer(Handle):
 
         Columns are sequences as long as `values`: bytes or None for keys and values, ms for timestamps (below 1: now),
         numbers for partitions (below 0: the partitioner chooses), lists of (name, bytes or None) for headers. What
-        failed meanwhile comes as from `events`. Raises `TypeError` for a wrong type, and `ClientError` for a record that
-        is refused; what stands before it is handed over.
+        failed meanwhile comes as from `events`. Raises `TypeError` for a wrong type before anything is handed over, and
+        `ClientError` for a record that is refused, behind those that stand before it.
         """
         cdef rd_kafka_vu_t record[7]
         cdef rd_kafka_error_t *error
@@ -950,18 +954,22 @@ cdef class Producer(Handle):
         cdef Py_ssize_t count, i
         cdef int code, fields = 4
         cdef int at_key = 0, at_time = 0, at_headers = 0
-        cdef int64_t time_ms
         cdef list told = []
-        # Kept as they are while the library may wait: nobody else changes a tuple.
+        # Kept as they are while the library may wait: nobody else changes a tuple, or an array that is looked into.
         cdef tuple value_column = tuple(values)
         cdef tuple key_column = None if keys is None else tuple(keys)
-        cdef tuple time_column = None if timestamps is None else tuple(timestamps)
-        cdef tuple partition_column = None if partitions is None else tuple(partitions)
         cdef tuple header_column = None if headers is None else tuple(headers)
+        cdef const long long[::1] time_column = None if timestamps is None else numbers(timestamps)
+        cdef const long long[::1] partition_column = None if partitions is None else numbers(partitions)
         count = len(value_column)
-        for column in (key_column, time_column, partition_column, header_column):
+        for column in (keys, timestamps, partitions, headers):
             if column is not None and len(column) != count:
                 raise ValueError(f"{count} values, and a column of {len(column)}")
+        check_bytes(value_column, "value")
+        if key_column is not None:
+            check_bytes(key_column, "key")
+        if header_column is not None:
+            check_headers(header_column)
         self.enter()
         try:
             record[0].vtype, record[0].u.rkt = RD_KAFKA_VTYPE_RKT, self.topic_of(topic)
@@ -978,14 +986,13 @@ cdef class Producer(Handle):
                 at_headers, fields = fields, fields + 1
                 record[at_headers].vtype = RD_KAFKA_VTYPE_HEADERS
             for i in range(count):
-                set_bytes(&record[3], value_column[i], "value", i)
+                set_bytes(&record[3], value_column[i])
                 if at_key:
-                    set_bytes(&record[at_key], key_column[i], "key", i)
+                    set_bytes(&record[at_key], key_column[i])
                 if at_time:
-                    time_ms = time_column[i]
-                    record[at_time].u.i64 = time_ms if time_ms > 0 else 0
+                    record[at_time].u.i64 = max(time_column[i], 0)
                 if partition_column is not None:
-                    record[2].u.i32 = max(<int32_t>partition_column[i], RD_KAFKA_PARTITION_UA)
+                    record[2].u.i32 = max(<int32_t>min(partition_column[i], 0x7FFFFFFF), RD_KAFKA_PARTITION_UA)
                 if at_headers:
                     record[at_headers].u.headers = header_list = make_headers(header_column[i])
                 while True:
@@ -1148,22 +1155,45 @@ cdef class Topic:
             rd_kafka_topic_destroy(self.at)
 
 
-cdef inline int set_bytes(rd_kafka_vu_t *field, object value, str what, Py_ssize_t index) except -1:
+cdef inline void set_bytes(rd_kafka_vu_t *field, object value) noexcept:
     if value is None:
         field.u.mem.ptr, field.u.mem.size = NULL, 0
-    elif type(value) is bytes or isinstance(value, bytes):
-        field.u.mem.ptr, field.u.mem.size = PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
     else:
-        raise TypeError(f"the {what} of record {index} is a {type(value).__name__}, not bytes")
+        field.u.mem.ptr, field.u.mem.size = PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
+
+
+cdef int check_bytes(tuple column, str what) except -1:
+    cdef Py_ssize_t i
+    for i in range(len(column)):
+        value = column[i]
+        if value is not None and not isinstance(value, bytes):
+            raise TypeError(f"the {what} of record {i} is a {type(value).__name__}, not bytes")
     return 0
+
+
+cdef int check_headers(tuple column) except -1:
+    for headers in column:
+        for name, value in headers:
+            if not isinstance(name, str) or not (value is None or isinstance(value, bytes)):
+                raise TypeError(f"a header is a name and bytes or None, not {name!r} and a {type(value).__name__}")
+            if "\0" in name:
+                raise ValueError(f"the name of a header holds a zero character: {name!r}")
+    return 0
+
+
+cdef object numbers(column):
+    """The column as an array of 64-bit numbers; it is one already if it comes from a consumer."""
+    if isinstance(column, array.array) and column.typecode == "q":
+        return column
+    return array.array("q", list(column))
 
 
 cdef rd_kafka_headers_t *make_headers(headers) except NULL:
     cdef rd_kafka_headers_t *made = rd_kafka_headers_new(8)
     cdef bytes name, data
     try:
-        for text, value in headers or ():
-            name = name_of(text)
+        for text, value in headers:
+            name = text.encode()
             if value is None:
                 rd_kafka_header_add(made, name, len(name), NULL, 0)
             else:
