@@ -136,13 +136,13 @@ def test_keys_and_headers_come_when_asked_for(
     consumer = client.consumer(reading(kafka), with_keys=True, with_headers=True)
     consumer.assign({KafkaTopicPartition(topic, 0): 0})
     events = consume_until(consumer, lambda events: bool(ends(events)))
-    consumer.close()
     assert [v for batch in records(events) for v in batch.values] == [b"v", None]
     assert [k for batch in records(events) for k in batch.keys or []] == [None, b"k"]
     assert [h for batch in records(events) for h in batch.headers or []] == [[], []]
     first, second = [t for batch in records(events) for t in batch.timestamps]
     assert abs(first - time.time() * 1000) < 60_000
     assert second == NOW_MS
+    consumer.close()
 
 
 def test_the_first_record_is_not_kept_waiting_for_more(
@@ -154,7 +154,7 @@ def test_the_first_record_is_not_kept_waiting_for_more(
     write(producer, topic, [b"x"])
     begun = time.monotonic()
     events = consumer.consume(500, TIMEOUT_S)
-    assert [batch.values for batch in records(events)] == [[b"x"]]
+    assert [list(batch.values) for batch in records(events)] == [[b"x"]]
     assert time.monotonic() - begun < TIMEOUT_S / 3
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,10 +34,11 @@ class Origin(Protocol):
 class Batch:
     """Some records of one split.
 
-    `values` are what the reader's `deserialize` takes (raw), or plain elements where it has none. `timestamps` are
+    `values` are what the reader's `deserialize` takes (raw), or plain elements where it has none; their iterator has a
+    `__length_hint__`, which names the record at hand. `timestamps` are
     milliseconds since the epoch, one for each value, or None when the source gives none.
     """
 
-    values: list[Any]
-    timestamps: MutableSequence[int] | None
+    values: Sequence[Any]
+    timestamps: Sequence[int] | None
     origin: Origin

@@ -205,7 +205,7 @@ class KafkaReader(SourceReader):
             count = len(values)
             while count and records.source.offset(count - 1) >= stop:
                 count -= 1
-            del values[count:], timestamps[count:]
+            values, timestamps = values[:count], timestamps[:count]
             next_offset = stop
         if values:
             progress.handed_out = next_offset

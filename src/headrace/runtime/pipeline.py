@@ -129,8 +129,9 @@ class Pipeline:
             part = values[position:stop]
             times = None if timestamps is None else timestamps[position:stop]
             if loop.passes_through:
-                for output, _ in self._outputs.values():
-                    output.extend(part)
+                for writer in map(self._writers.__getitem__, loop.sinks):
+                    writer.write(part, times)
+                    self.records_out += stop - position
             else:
                 self._run(batch, part, times, generator, written, stop)
             if times is not None and self._takes_given_time:
@@ -150,7 +151,7 @@ class Pipeline:
     def _run(
         self,
         batch: Batch,
-        part: list[Any],
+        part: Sequence[Any],
         times: Sequence[int] | None,
         generator: WatermarkGenerator,
         written: dict[int, int],

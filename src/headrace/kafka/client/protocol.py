@@ -11,7 +11,7 @@ Invariants. No call waits longer than it was told to. Settings are librdkafka's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
@@ -90,12 +90,13 @@ class Records:
     """Consecutive records of one partition. `timestamps` in ms, -1 where a record has none; slices are of its kind.
 
     `next_offset` is behind the last of them. `keys`, `headers` and `offsets` are there only if the consumer was asked
-    for them. `values` are bytes, or str if it was asked for text, and None where a record has no value.
+    for them. `values` are bytes, or str if it was asked for text, and None where a record has no value; they may be
+    made one by one as they are asked for, and are gone once the consumer is closed.
     """
 
     partition: KafkaTopicPartition
-    values: list[Any]
-    timestamps: MutableSequence[int]
+    values: Sequence[Any]
+    timestamps: Sequence[int]
     next_offset: int
     source: RecordSource
     keys: list[bytes | None] | None = None

@@ -17,8 +17,6 @@ cimport cython
 from cpython cimport array
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.list cimport PyList_New, PyList_SET_ITEM
-from cpython.ref cimport Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.errno cimport errno
 from libc.stdint cimport int32_t, int64_t
@@ -492,6 +490,14 @@ cdef class Messages:
     def headers(self, Py_ssize_t index):
         return headers_of(self.message(index))
 
+    cdef object element(self, Py_ssize_t index, bint is_text):
+        cdef rd_kafka_message_t *message = self.message(index)
+        if message.payload is NULL:
+            return None
+        if is_text:
+            return PyUnicode_DecodeUTF8(<const char *>message.payload, message.len, "replace")
+        return PyBytes_FromStringAndSize(<const char *>message.payload, message.len)
+
     def __dealloc__(self):
         if self.run.at is NULL:
             return
@@ -500,6 +506,65 @@ cdef class Messages:
             self.run.next.previous = self.run.previous
         if self.consumer.pid == getpid():
             release(&self.run)
+
+
+@cython.final
+cdef class Values:
+    """The values of some consecutive records as a sequence, each made when it is asked for: it is used, and gone, while
+    it is in the processor's cache, and a producer takes them without any being made."""
+
+    cdef Messages source
+    cdef Py_ssize_t start
+    cdef Py_ssize_t stop
+    cdef bint is_text
+
+    def __len__(self):
+        return self.stop - self.start
+
+    def __getitem__(self, at):
+        cdef Py_ssize_t first, last, step, count = self.stop - self.start
+        cdef Values part
+        if isinstance(at, slice):
+            first, last, step = at.indices(count)
+            if step != 1:
+                return [self[index] for index in range(first, last, step)]
+            part = Values.__new__(Values)
+            part.source, part.is_text = self.source, self.is_text
+            part.start, part.stop = self.start + first, self.start + max(first, last)
+            return part
+        first = at
+        if first < 0:
+            first += count
+        if not 0 <= first < count:
+            raise IndexError(f"record {at} of {count}")
+        return self.source.element(self.start + first, self.is_text)
+
+    def __iter__(self):
+        cdef ValuesIterator made = ValuesIterator.__new__(ValuesIterator)
+        made.source, made.at, made.stop, made.is_text = self.source, self.start, self.stop, self.is_text
+        return made
+
+
+@cython.final
+cdef class ValuesIterator:
+    """Like a list's iterator, `__length_hint__` says how many are to come."""
+
+    cdef Messages source
+    cdef Py_ssize_t at
+    cdef Py_ssize_t stop
+    cdef bint is_text
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.at >= self.stop:
+            raise StopIteration
+        self.at += 1
+        return self.source.element(self.at - 1, self.is_text)
+
+    def __length_hint__(self):
+        return self.stop - self.at
 
 
 cdef void release(Run *run) noexcept nogil:
@@ -751,8 +816,7 @@ cdef class Consumer(Handle):
         cdef Py_ssize_t count = stop - start, i
         cdef Messages source = Messages.__new__(Messages)
         cdef rd_kafka_message_t **at = <rd_kafka_message_t **>malloc(count * sizeof(rd_kafka_message_t *))
-        cdef rd_kafka_message_t *message
-        cdef list values
+        cdef Values values = Values.__new__(Values)
         cdef array.array timestamps
         if at is NULL:
             raise MemoryError()
@@ -765,20 +829,11 @@ cdef class Consumer(Handle):
         if self.runs.next is not NULL:
             self.runs.next.previous = &source.run
         self.runs.next = &source.run
-        values = PyList_New(count)
+        values.source, values.start, values.stop, values.is_text = source, 0, count, self.with_text
         # Numbers for C, which nobody may ever look at: no object for each.
         timestamps = array.clone(NUMBERS, count, False)
         for i in range(count):
-            message = at[i]
-            if message.payload is NULL:
-                value = None
-            elif self.with_text:
-                value = PyUnicode_DecodeUTF8(<const char *>message.payload, message.len, "replace")
-            else:
-                value = PyBytes_FromStringAndSize(<const char *>message.payload, message.len)
-            Py_INCREF(value)
-            PyList_SET_ITEM(values, i, value)
-            timestamps.data.as_longlongs[i] = rd_kafka_message_timestamp(message, NULL)
+            timestamps.data.as_longlongs[i] = rd_kafka_message_timestamp(at[i], NULL)
         keys = headers = offsets = None
         if self.with_keys:
             keys = [bytes_of(at[i].key, at[i].key_len) for i in range(count)]
@@ -943,7 +998,7 @@ cdef class Producer(Handle):
     def produce(self, str topic, values, keys=None, timestamps=None, partitions=None, headers=None):
         """Hand over records; waits while the library's queue is full.
 
-        Columns are sequences as long as `values`: bytes or None for keys and values, ms for timestamps (below 1: now),
+        Columns are sequences as long as `values` (a consumer's are taken as they are): bytes or None for keys and values, ms for timestamps (below 1: now),
         numbers for partitions (below 0: the partitioner chooses), lists of (name, bytes or None) for headers. What
         failed meanwhile comes as from `events`. Raises `TypeError` for a wrong type before anything is handed over, and
         `ClientError` for a record that is refused, behind those that stand before it.
@@ -956,12 +1011,14 @@ cdef class Producer(Handle):
         cdef int at_key = 0, at_time = 0, at_headers = 0
         cdef list told = []
         # Kept as they are while the library may wait: nobody else changes a tuple, or an array that is looked into.
-        cdef tuple value_column = tuple(values)
+        cdef Values records = values if type(values) is Values and not (<Values>values).is_text else None
+        cdef tuple value_column = () if records is not None else tuple(values)
+        cdef rd_kafka_message_t *message
         cdef tuple key_column = None if keys is None else tuple(keys)
         cdef tuple header_column = None if headers is None else tuple(headers)
         cdef const long long[::1] time_column = None if timestamps is None else numbers(timestamps)
         cdef const long long[::1] partition_column = None if partitions is None else numbers(partitions)
-        count = len(value_column)
+        count = len(values)
         for column in (keys, timestamps, partitions, headers):
             if column is not None and len(column) != count:
                 raise ValueError(f"{count} values, and a column of {len(column)}")
@@ -986,7 +1043,12 @@ cdef class Producer(Handle):
                 at_headers, fields = fields, fields + 1
                 record[at_headers].vtype = RD_KAFKA_VTYPE_HEADERS
             for i in range(count):
-                set_bytes(&record[3], value_column[i])
+                if records is not None:
+                    # Looked up each time: whoever closes the consumer meanwhile takes them away.
+                    message = records.source.message(records.start + i)
+                    record[3].u.mem.ptr, record[3].u.mem.size = message.payload, message.len
+                else:
+                    set_bytes(&record[3], value_column[i])
                 if at_key:
                     set_bytes(&record[at_key], key_column[i])
                 if at_time:
@@ -1002,6 +1064,8 @@ cdef class Producer(Handle):
                     if rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR__QUEUE_FULL:
                         rd_kafka_error_destroy(error)
                         self.wait_for_room(told)
+                        if records is not None:
+                            record[3].u.mem.ptr = records.source.message(records.start + i).payload
                         continue
                     raise ClientError(self.refusal(error, topic, record[3].u.mem.size +
                                                    (record[at_key].u.mem.size if at_key else 0)))
