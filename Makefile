@@ -17,19 +17,58 @@ LOCK := UV_CUSTOM_COMPILE_COMMAND='make lock' $(UV) pip compile --quiet --univer
 
 .PHONY: help
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-11s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-21s %s\n", $$1, $$2 }'
 
 .PHONY: demo
 demo: .venv/.installed ## exactly once, shown: a million records through a job that is killed three times
 	$(BIN)/headrace demo $(ARGS)
 
+# Both Kafka clients are tested: everything with the native one, and what speaks Kafka again with the pure one. With
+# ARGS, or with HEADRACE_CLIENT=pure or native, there is one run.
 .PHONY: test
 test: .venv/.installed ## all tests but the long ones: unit, on real Kafka, a selection of crashes, the docs' snippets
+ifneq ($(ARGS)$(HEADRACE_CLIENT),)
 	$(BIN)/pytest $(ARGS)
+else
+	@if $(BIN)/python -c 'from headrace.kafka.client.native import NativeClient; NativeClient()' 2>/dev/null; then \
+		set -x; HEADRACE_CLIENT=native $(BIN)/pytest && \
+		HEADRACE_CLIENT=pure $(BIN)/pytest tests/kafka tests/crash \
+			--ignore tests/kafka/test_native.py --ignore tests/kafka/test_broker.py; \
+	else \
+		echo 'The native Kafka client is not built here (is there a C compiler?): only the pure one is tested.'; \
+		HEADRACE_CLIENT=pure $(BIN)/pytest; \
+	fi
+endif
 
 .PHONY: test-crash
 test-crash: .venv/.installed ## the whole crash suite: every crash point and a hundred random moments (long)
 	$(BIN)/pytest tests/crash -m 'full or not full' $(ARGS)
+
+SANITIZED := build/sanitized
+SANITIZERS := -fsanitize=address,undefined
+
+.PHONY: test-native-sanitized
+test-native-sanitized: .venv/.installed ## the native client under AddressSanitizer and UndefinedBehaviorSanitizer (Linux, GCC)
+	rm -rf $(SANITIZED)
+	mkdir -p $(SANITIZED)
+	cp -R src pyproject.toml README.md LICENSE $(SANITIZED)
+	rm -f $(SANITIZED)/src/headrace/kafka/client/native/_librdkafka.*.so
+	cd $(SANITIZED) && CFLAGS='$(SANITIZERS) -fno-omit-frame-pointer -g -O1' LDFLAGS='$(SANITIZERS)' \
+		../../$(BIN)/python -W ignore -c 'from setuptools import setup; setup()' -q build_ext --inplace
+	LD_PRELOAD=$$(gcc -print-file-name=libasan.so):$$(gcc -print-file-name=libubsan.so) \
+		ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+		PYTHONMALLOC=malloc PYTHONPATH=$(SANITIZED)/src $(BIN)/python -m pytest -p no:cacheprovider \
+		tests/kafka/test_native.py tests/kafka/test_client.py -k 'not memory_is_flat and not pure' $(ARGS)
+
+.PHONY: wheel
+wheel: .venv/.installed ## a wheel for this platform, with the native client in it, and its test in an environment of its own
+	rm -rf dist build/lib* build/bdist* build/wheel
+	$(UV) build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist
+	$(UV) venv --quiet --python .uv/bin/python build/wheel
+	$(UV) pip sync --quiet --require-hashes --python build/wheel/bin/python requirements/dev.txt
+	$(UV) pip install --quiet --no-deps --python build/wheel/bin/python dist/*.whl
+	HEADRACE_CLIENT=native build/wheel/bin/python -m pytest -p no:cacheprovider tests/kafka/test_native.py \
+		tests/kafka/test_sink.py $(ARGS)
 
 .PHONY: lint
 lint: .venv/.installed ## style, formatting, and which package may import which
@@ -68,6 +107,8 @@ lock: .uv/.installed ## choose the versions anew and pin them by hash: Python pa
 	$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements/dev.txt
 	@touch $@
 
-.venv/.installed: .venv/.requirements pyproject.toml
+NATIVE := src/headrace/kafka/client/native
+
+.venv/.installed: .venv/.requirements pyproject.toml $(NATIVE)/_librdkafka.pyx $(NATIVE)/librdkafka.h
 	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@touch $@

@@ -15,6 +15,9 @@ def other_kafka() -> Iterator[DevBroker]:
     properties = {
         "auto.create.topics.enable": "true",
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
+        # It is paused by tests. A cluster that gave it up meanwhile would tell its clients of no broker at all, and
+        # librdkafka (2.16) then asks nobody again.
+        "broker.session.timeout.ms": "600000",
     }
     with DevBroker(properties=properties) as broker:
         yield broker

@@ -171,11 +171,13 @@ FUNCTIONS(DECLARE)
 /* The name of the first function that the library of `handle` or one it depends on does not have; NULL: all are there. */
 static const char *find_functions(void *handle) {
 #define FIND(result, name, parameters) \
-    *(void **)&rd_kafka_##name = dlsym(handle, "rd_kafka_" #name); \
-    if (!rd_kafka_##name) \
+    if (!dlsym(handle, "rd_kafka_" #name)) \
         return "rd_kafka_" #name;
     FUNCTIONS(FIND)
 #undef FIND
+#define TAKE(result, name, parameters) *(void **)&rd_kafka_##name = dlsym(handle, "rd_kafka_" #name);
+    FUNCTIONS(TAKE)
+#undef TAKE
     return NULL;
 }
 
