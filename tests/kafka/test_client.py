@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -262,6 +263,77 @@ def test_a_failed_delivery_is_heard_of_once_with_its_size(producer: Producer, ma
     (failure,) = producer.take_failures()
     assert (failure.name, failure.topic, failure.size_bytes) == ("MSG_SIZE_TOO_LARGE", topic, 2_000)
     assert producer.take_failures() == []
+
+
+def test_the_clients_log_and_statistics_come_to_the_log(
+    client: Client, kafka: DevBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "headrace.kafka.client")
+    consumer = client.consumer(reading(kafka, **{"statistics.interval.ms": "50", "debug": "broker"}))
+    deadline = time.monotonic() + TIMEOUT_S
+    while not any(text.startswith("statistics {") for text in caplog.messages):
+        assert time.monotonic() < deadline
+        consumer.consume(1, 0.1)
+    consumer.close()
+    assert any("Broker changed state" in text for text in caplog.messages)
+
+
+def test_what_was_fatal_is_named_by_every_call_that_follows(
+    client: Client, kafka: DevBroker, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    settings = {**PRODUCER_DEFAULTS, "bootstrap.servers": kafka.bootstrap_servers, "transactional.id": topic}
+    settings |= {"transaction.timeout.ms": "60000", "delivery.timeout.ms": "30000"}
+    older, newer = client.producer(settings), client.producer(settings)
+    older.init_transactions(TIMEOUT_S)
+    older.begin_transaction()
+    older.produce(topic, [b"x"])
+    assert older.flush(TIMEOUT_S) == 0
+    newer.init_transactions(TIMEOUT_S)
+    with pytest.raises(ClientError) as raised:
+        older.commit_transaction(TIMEOUT_S)
+    assert (raised.value.failure.name, raised.value.failure.is_fatal) == ("_FENCED", True)
+    with pytest.raises(ClientError) as raised:
+        older.produce(topic, [b"y"])
+    assert raised.value.failure.is_fatal
+    assert raised.value.failure.name in ("_FENCED", "INVALID_PRODUCER_EPOCH")
+    for producer in (older, newer):
+        producer.close()
+
+
+def test_a_paused_partition_gives_nothing_until_it_is_resumed(
+    producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic(partitions=2)
+    first, second = KafkaTopicPartition(topic, 0), KafkaTopicPartition(topic, 1)
+    consumer.assign({first: 0, second: 0})
+    consume_until(consumer, lambda events: len(ends(events)) == 2)
+    consumer.pause([first])
+    for number in (0, 1):
+        producer.produce(topic, [b"x"] * 10, partitions=[number] * 10)
+    assert producer.flush(TIMEOUT_S) == 0
+    events = consume_until(consumer, lambda events: ends(events).get(second) == 10)
+    assert {batch.partition for batch in records(events)} == {second}
+    consumer.resume([first])
+    events = consume_until(consumer, lambda events: ends(events).get(first) == 10)
+    assert sum(len(batch.values) for batch in records(events)) == 10
+
+
+def test_a_consumer_goes_on_where_it_is_sent(
+    producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    partition = KafkaTopicPartition(topic, 0)
+    write(producer, topic, [b"%d" % n for n in range(100)])
+    consumer.assign({partition: 0})
+    consume_until(consumer, lambda events: bool(records(events)), max_records=5)
+    consumer.seek({partition: 90}, TIMEOUT_S)
+    events = consume_until(consumer, lambda events: bool(ends(events)))
+    read = [value for batch in records(events) for value in batch.values]
+    assert read[-10:] == [b"%d" % n for n in range(90, 100)]
+    consumer.seek({partition: 95}, TIMEOUT_S)
+    events = consume_until(consumer, lambda events: bool(ends(events)))
+    assert [value for batch in records(events) for value in batch.values] == [b"%d" % n for n in range(95, 100)]
 
 
 def test_topics_and_offsets_are_described(

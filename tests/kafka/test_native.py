@@ -10,12 +10,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.kafka.jobs import environment, source
 
 from headrace.broker import DevBroker
+from headrace.common import WatermarkStrategy
+from headrace.kafka.client import CHOICE
 from headrace.kafka.client.admin import create_topics
 from headrace.kafka.client.native import NativeClient, NativeUnavailableError
 from headrace.kafka.client.protocol import (
@@ -452,3 +456,33 @@ def test_partitions_that_are_full_are_served_in_turn(
         served += [event.partition.partition for event in consumer.consume(5, 1.0) if isinstance(event, Records)]
     for start in range(len(served) - 8):
         assert set(served[start : start + 8]) == {0, 1, 2, 3}, served
+
+
+def test_no_partition_waits_for_a_second_below_a_slow_function(
+    client: Client,
+    kafka: DevBroker,
+    producer: Producer,
+    make_topic: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(CHOICE, "native")
+    topic = make_topic(partitions=4)
+    for number in range(4):
+        write(producer, topic, [b"%d" % number] * 300, partitions=[number] * 300)
+
+    def slow(value: str) -> tuple[str, float]:
+        began = time.monotonic()
+        while time.monotonic() < began + 0.005:
+            pass
+        return value, began
+
+    env = environment()
+    stream = env.from_source(source(kafka.bootstrap_servers, topic), WatermarkStrategy.no_watermarks(), "full")
+    served: dict[str, list[float]] = {}
+    for value, at_s in stream.map(slow).execute_and_collect():
+        served.setdefault(value, []).append(at_s)
+    assert {value: len(times) for value, times in served.items()} == dict.fromkeys("0123", 300)
+    # Until the first of them is empty.
+    last_s = min(times[-1] for times in served.values())
+    waits_s = [b - a for times in served.values() for a, b in pairwise(t for t in times if t <= last_s)]
+    assert max(waits_s) < 1.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import random
 import shutil
@@ -22,6 +24,9 @@ from headrace.common import WatermarkStrategy
 from headrace.errors import ExternalError
 from headrace.kafka import DeliveryGuarantee
 from headrace.kafka.client.admin import create_topics
+from headrace.kafka.client.native import NativeClient, NativeUnavailableError
+from headrace.kafka.client.protocol import Client, ClientFailed, KafkaTopicPartition, Records
+from headrace.kafka.client.pure import PureClient
 from headrace.kafka.client.pure.admin import PureAdmin
 
 USER = "bob"
@@ -39,17 +44,29 @@ class Secured:
     servers: str
     ca: Path
     other_ca: Path
+    token_servers: str
+    """A port that takes OAUTHBEARER tokens, which nobody has to have signed."""
 
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     folder = tmp_path_factory.mktemp("certificates")
     authority, other = Authority(folder / "ca").create(), Authority(folder / "other").create()
-    opened, controller, port = free_ports(3, random.Random())
+    opened, controller, port, token_port = free_ports(4, random.Random())
     properties = {
-        "listeners": f"PLAINTEXT://{HOST}:{opened},CONTROLLER://{HOST}:{controller},SECURE://{HOST}:{port}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{opened},SECURE://localhost:{port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL",
+        "listeners": (
+            f"PLAINTEXT://{HOST}:{opened},CONTROLLER://{HOST}:{controller},SECURE://{HOST}:{port},"
+            f"TOKEN://{HOST}:{token_port}"
+        ),
+        "advertised.listeners": (f"PLAINTEXT://{HOST}:{opened},SECURE://localhost:{port},TOKEN://{HOST}:{token_port}"),
+        "listener.security.protocol.map": (
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,TOKEN:SASL_PLAINTEXT"
+        ),
+        "listener.name.token.sasl.enabled.mechanisms": "OAUTHBEARER",
+        "listener.name.token.oauthbearer.sasl.jaas.config": (
+            "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required "
+            'unsecuredLoginStringClaim_sub="broker";'
+        ),
         "controller.quorum.voters": f"1@{HOST}:{controller}",
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": str(authority.keystore("DNS:localhost", f"IP:{HOST}")),
@@ -59,7 +76,13 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         ),
     }
     with DevBroker(port=opened, properties=properties) as broker:
-        yield Secured(broker.bootstrap_servers, f"localhost:{port}", authority.certificate, other.certificate)
+        yield Secured(
+            broker.bootstrap_servers,
+            f"localhost:{port}",
+            authority.certificate,
+            other.certificate,
+            f"{HOST}:{token_port}",
+        )
 
 
 def quoted(text: str) -> str:
@@ -179,6 +202,74 @@ def test_what_is_wrong_is_named_within_seconds_and_without_the_secret(
     assert time.monotonic() - begun < 8
     told = [*traceback.format_exception(raised.value), caplog.text, *capfd.readouterr()]
     assert not any(has_canary(text) for text in told)
+
+
+def token(config: str) -> tuple[str, float, str]:
+    """A token for `bob`, for a minute, which nobody has signed."""
+    assert config == "asked=canary"
+    now, until = time.time(), time.time() + 60
+
+    def part(claims: dict[str, object]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+
+    return f"{part({'alg': 'none'})}.{part({'sub': USER, 'iat': now, 'exp': until})}.", until, USER
+
+
+TOKENS = {
+    "security.protocol": "SASL_PLAINTEXT",
+    "sasl.mechanisms": "OAUTHBEARER",
+    "sasl.oauthbearer.config": "asked=canary",
+}
+
+
+@pytest.fixture(params=["pure", "native"])
+def client(request: pytest.FixtureRequest) -> Client:
+    if request.param == "pure":
+        return PureClient()
+    try:
+        return NativeClient()
+    except NativeUnavailableError as error:
+        pytest.skip(f"no native client here: {error}")
+
+
+def test_a_client_logs_in_with_tokens_that_it_asks_for(
+    client: Client, secured: Secured, topic_name: Callable[[str], str]
+) -> None:
+    topic = topic_name("tokens")
+    create_topics(secured.open_servers, {topic: 1})
+    settings = {"bootstrap.servers": secured.token_servers, **TOKENS}
+    writer = client.producer(settings, token=token)
+    writer.produce(topic, [b"x"])
+    assert writer.flush(TIMEOUT_S) == 0
+    assert writer.take_failures() == []
+    writer.close()
+    reader = client.consumer({**settings, "group.id": topic}, token=token)
+    reader.assign({KafkaTopicPartition(topic, 0): 0})
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (found := [e for e in reader.consume(1, 1.0) if isinstance(e, Records)]):
+        assert time.monotonic() < deadline
+    assert list(found[0].values) == [b"x"]
+    reader.close()
+    admin = client.admin(settings, TIMEOUT_S, token=token)
+    assert topic in admin.topic_names()
+    assert admin.committed(topic, [KafkaTopicPartition(topic, 0)], stable=True)
+    admin.close()
+
+
+def test_a_token_that_cannot_be_had_is_told_with_its_cause(
+    client: Client, secured: Secured, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none(_config: str) -> tuple[str, float, str]:
+        raise OSError("the issuer is away")
+
+    settings = {"bootstrap.servers": secured.token_servers, "group.id": "g", **TOKENS}
+    reader = client.consumer(settings, token=none)
+    reader.assign({KafkaTopicPartition("t", 0): 0})
+    deadline = time.monotonic() + TIMEOUT_S
+    while not any(isinstance(event, ClientFailed) for event in reader.consume(1, 0.5)):
+        assert time.monotonic() < deadline
+    reader.close()
+    assert any("no token for OAUTHBEARER" in text and "the issuer is away" in text for text in caplog.messages)
 
 
 def test_a_connection_that_was_closed_while_nobody_asked_is_no_failure(secured: Secured) -> None:

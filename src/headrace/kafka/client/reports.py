@@ -46,6 +46,11 @@ def log_statistics(text: str) -> None:
     _LOG.debug("statistics %s", text)
 
 
+def log_no_token(error: Exception) -> None:
+    """A `TokenSource` failed; the client asks it again in a while, and connects to nobody before."""
+    _LOG.warning("no token for OAUTHBEARER could be had, and none of the brokers will answer: %s", error)
+
+
 class Reports:
     """What a client reported. Separate from the client, so that the two make no reference cycle."""
 

@@ -39,6 +39,7 @@ from headrace.kafka.client.protocol import (
     PartitionFailed,
     Records,
 )
+from headrace.kafka.client.reports import log_no_token
 
 
 cdef extern from "poll.h" nogil:
@@ -430,6 +431,7 @@ cdef class Handle:
             if rd_kafka_oauthbearer_set_token(self.rk, token, expires_ms, principal, &none, 0, text, sizeof(text)):
                 raise ValueError(text_of(text))
         except Exception as error:
+            log_no_token(error)
             token = str(error).replace("\0", " ").encode() or b"no token"
             rd_kafka_oauthbearer_set_token_failure(self.rk, token)
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,14 @@ from headrace.kafka.client.protocol import (
     Settings,
     TokenSource,
 )
-from headrace.kafka.client.reports import Reports, log_line, log_statistics, with_cause
+from headrace.kafka.client.reports import Reports, log_line, log_no_token, log_statistics, with_cause
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message, TopicPartition
+
+
+_NO_TOKEN_S = 10.0
+"""After that a token is asked for again."""
 
 
 class _QuietLog:
@@ -61,13 +66,22 @@ def partition_of(one: TopicPartition) -> KafkaTopicPartition:
     return KafkaTopicPartition(one.topic, one.partition)
 
 
+def _token(source: TokenSource, config: str) -> tuple[Any, ...]:
+    try:
+        return (*source(config), {})
+    except Exception as error:  # noqa: BLE001 - the program's function may raise anything
+        log_no_token(error)
+        # An exception would come out of another call of the client, or take the process down: brokers refuse this one.
+        return "none", time.time() + _NO_TOKEN_S, "nobody", {}
+
+
 def client_config(
     settings: Settings, reports: HeardReports, token: TokenSource | None = None, **more: Any
 ) -> dict[str, Any]:
     """What a client is made with, so that everything it has to say comes to `reports`."""
     heard: dict[str, Any] = {"error_cb": reports.on_error, "stats_cb": log_statistics, "logger": _QuietLog()}
     if token is not None:
-        heard["oauth_cb"] = lambda config: (*token(config), {})
+        heard["oauth_cb"] = lambda config: _token(token, config)
     return {**settings, "log_level": "4", **heard, **more}
 
 
