@@ -24,7 +24,6 @@ from headrace.kafka import (
     KafkaTopicPartition,
 )
 from headrace.kafka.client.admin import create_topics
-from headrace.kafka.client.pure import PureProducer
 from headrace.kafka.sink import KafkaTransactionalWriter
 from headrace.kafka.transaction import KafkaTransaction, TransactionTimeout
 
@@ -351,9 +350,10 @@ def test_a_stalled_broker_leaves_a_commit_open_until_it_settles(
     at_work.flush()
     monkeypatch.setattr("headrace.kafka.transaction._CALL_S", 0.5)
     calls: list[float] = []
-    commit = PureProducer.commit_transaction
+    kind: Any = type(at_work.transaction._producer)
+    commit = kind.commit_transaction
 
-    def counted(self: PureProducer, timeout_s: float) -> None:
+    def counted(self: Any, timeout_s: float) -> None:
         calls.append(timeout_s)
         if len(calls) == 1:
             stalling.pause()
@@ -361,7 +361,7 @@ def test_a_stalled_broker_leaves_a_commit_open_until_it_settles(
             stalling.resume()
         commit(self, timeout_s)
 
-    monkeypatch.setattr(PureProducer, "commit_transaction", counted)
+    monkeypatch.setattr(kind, "commit_transaction", counted)
     at_work.transaction.commit("one")
     assert len(calls) >= 4
     assert at_work.transaction.read_marker() == "one"

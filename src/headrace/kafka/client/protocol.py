@@ -91,7 +91,8 @@ class Records:
 
     `next_offset` is behind the last of them. `keys`, `headers` and `offsets` are there only if the consumer was asked
     for them. `values` are bytes, or str if it was asked for text, and None where a record has no value; they may be
-    made one by one as they are asked for, and are gone once the consumer is closed.
+    made one by one as they are asked for, and are gone once the consumer is closed; so much and no more is promised of
+    them as a sequence: their length, an element, a slice, iteration.
     """
 
     partition: KafkaTopicPartition
@@ -153,7 +154,7 @@ class Consumer(Protocol):
         ...
 
     def pause(self, partitions: Iterable[KafkaTopicPartition]) -> None:
-        """Fetch nothing more from these, which stay assigned; what was fetched already comes."""
+        """Give nothing more from these, which stay assigned, until `resume`; it is fetched again then."""
         ...
 
     def resume(self, partitions: Iterable[KafkaTopicPartition]) -> None:

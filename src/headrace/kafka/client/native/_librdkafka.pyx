@@ -3,14 +3,16 @@
 
 Theory of operation. `load` finds the functions of the librdkafka that confluent-kafka has brought into the process; the
 handles made here share nothing with confluent-kafka's. Nothing is ever called back: whatever the library has to say
-(failed deliveries, errors, logs, statistics, tokens wanted, commits) waits as an event in one queue for each handle, and
-`events` hands it out as values. Each assigned partition has a queue of its own, taken in turn, so that none waits while
-another is full; an empty consumer waits on a pipe that the library writes into when something comes.
+(failed deliveries, errors, logs, statistics, tokens wanted, commits) waits as an event in one queue for each handle,
+and `events` hands it out as values. So librdkafka's own calls that wait (flush, commit, abort, a login with a token)
+serve nothing meanwhile: whoever makes them asks in short slices, and for `events` between them. Each assigned
+partition has a queue of its own, taken in turn, so that none waits while another is full; an empty consumer waits on a
+pipe that the library writes into when something comes.
 
 Invariants. The C objects of a handle go in a fixed order: records, queues, topics, the handle itself, the pipe. Records
-that are still held when their consumer is closed are let go then, and say so when they are asked for. A handle belongs
-to one thread at a time and to the process that made it: any other use raises. The GIL is released wherever a call may
-wait.
+are kept in a list of C structures, not of objects, so that a consumer that is closed can let go of those that are still
+held, which say so when they are asked for; the list is changed under the GIL only. A handle belongs to one thread at a
+time and to the process that made it: any other use raises. The GIL is released wherever a call may wait.
 """
 
 cimport cython
@@ -215,7 +217,7 @@ def load(str path):
     return rd_kafka_version(), rd_kafka_version_str().decode()
 
 
-# --- failures ----------------------------------------------------------------------------------------------------------
+# --- failures ---------------------------------------------------------------------------------------------------------
 
 
 cdef str text_of(const char *text):
@@ -252,7 +254,7 @@ cdef int check_error(rd_kafka_error_t *error) except -1:
     return 0
 
 
-# --- partitions --------------------------------------------------------------------------------------------------------
+# --- partitions -------------------------------------------------------------------------------------------------------
 
 
 cdef class PartitionList:
@@ -298,7 +300,7 @@ cdef bytes name_of(str name):
     return name.encode()
 
 
-# --- handles -----------------------------------------------------------------------------------------------------------
+# --- handles ----------------------------------------------------------------------------------------------------------
 
 
 cdef struct Run:
@@ -319,8 +321,10 @@ cdef class Handle:
     cdef object on_token
     cdef object on_statistics
     cdef object on_log
+    cdef list told
 
     def __cinit__(self):
+        self.told = []
         if not is_loaded:
             raise RuntimeError("`load` comes first")
         self.pid = getpid()
@@ -377,17 +381,12 @@ cdef class Handle:
         cdef int level = 0, code
         cdef const char *facility = NULL
         cdef const char *text = NULL
-        cdef char reason[512]
         cdef const rd_kafka_message_t *message
         cdef rd_kafka_topic_partition_list_t *partitions
         cdef int i
         if kind == RD_KAFKA_EVENT_ERROR:
             code = rd_kafka_event_error(event)
             text = rd_kafka_event_error_string(event)
-            if code == RD_KAFKA_RESP_ERR__FATAL:
-                # That something was fatal; what it was, the client says when asked.
-                code = rd_kafka_fatal_error(self.rk, reason, sizeof(reason))
-                text = reason
             told.append(ClientFailed(failure_of(code, text_of(text), rd_kafka_event_error_is_fatal(event) != 0)))
         elif kind == RD_KAFKA_EVENT_DR:
             message = rd_kafka_event_message_next(event)
@@ -432,7 +431,7 @@ cdef class Handle:
                 raise ValueError(text_of(text))
         except Exception as error:
             log_no_token(error)
-            token = str(error).replace("\0", " ").encode() or b"no token"
+            token = str(error).replace("\0", " ").encode("utf-8", "replace") or b"no token"
             rd_kafka_oauthbearer_set_token_failure(self.rk, token)
         return 0
 
@@ -451,14 +450,17 @@ cdef class Handle:
         """What the library has to say beside its calls; never waits."""
         self.enter()
         try:
-            told = []
-            self.serve(told)
-            return told
+            self.serve(self.told)
+            return self.take_told()
         finally:
             self.is_busy = False
 
+    cdef list take_told(self):
+        told, self.told = self.told, []
+        return told
 
-# --- reading -----------------------------------------------------------------------------------------------------------
+
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 @cython.no_gc_clear
@@ -618,6 +620,7 @@ cdef class Consumer(Handle):
     cdef bint with_keys
     cdef bint with_headers
     cdef bint with_offsets
+    cdef bint has_pipe
     cdef int reading_end
     cdef int writing_end
     cdef rd_kafka_message_t **scratch
@@ -631,12 +634,11 @@ cdef class Consumer(Handle):
         self.assigned = []
         self.with_text, self.with_keys, self.with_headers = with_text, with_keys, with_headers
         self.with_offsets = with_offsets
-        self.reading_end = self.writing_end = -1
         self.runs.next = NULL
         self.make(RD_KAFKA_CONSUMER, settings, RD_KAFKA_EVENT_OFFSET_COMMIT, on_token, on_statistics, on_log)
         if pipe(ends):
             raise OSError(errno, "no pipe for a Kafka consumer")
-        self.reading_end, self.writing_end = ends[0], ends[1]
+        self.reading_end, self.writing_end, self.has_pipe = ends[0], ends[1], True
         for end in ends:
             fcntl(end, F_SETFL, O_NONBLOCK)
             fcntl(end, F_SETFD, FD_CLOEXEC)
@@ -652,23 +654,30 @@ cdef class Consumer(Handle):
         cdef rd_kafka_error_t *error
         self.enter()
         try:
+            # A queue is the partition's, not ours: giving up a second one would silence the first.
+            taken = {one.partition for one in self.assigned}.intersection(positions)
+            if taken:
+                raise ClientError(Failure("_CONFLICT", f"{min(taken)} is assigned already"))
             added = []
-            for partition in positions:
-                one = Assigned()
-                one.partition, one.topic = partition, name_of(partition.topic)
-                one.queue = rd_kafka_queue_get_partition(self.rk, one.topic, partition.partition)
-                # Before it is read: its records would go to the queue of all.
-                rd_kafka_queue_forward(one.queue, NULL)
-                rd_kafka_queue_io_event_enable(one.queue, self.writing_end, b"1", 1)
-                added.append(one)
-            with nogil:
-                error = rd_kafka_incremental_assign(self.rk, listed.list)
-            if error is not NULL:
+            try:
+                for partition in positions:
+                    one = Assigned()
+                    one.partition, one.topic = partition, name_of(partition.topic)
+                    one.queue = rd_kafka_queue_get_partition(self.rk, one.topic, partition.partition)
+                    if one.queue is NULL:
+                        raise ClientError(Failure("_INVALID_ARG", f"{partition} cannot be a partition"))
+                    added.append(one)
+                    # Before it is read: its records would go to the queue of all.
+                    rd_kafka_queue_forward(one.queue, NULL)
+                    rd_kafka_queue_io_event_enable(one.queue, self.writing_end, b"1", 1)
+                with nogil:
+                    error = rd_kafka_incremental_assign(self.rk, listed.list)
+                check_error(error)
+            except BaseException:
                 for one in added:
                     drop(one)
-            else:
-                self.assigned += added
-            check_error(error)
+                raise
+            self.assigned += added
         finally:
             self.is_busy = False
 
@@ -684,8 +693,12 @@ cdef class Consumer(Handle):
             with nogil:
                 error = rd_kafka_incremental_unassign(self.rk, listed.list)
             check_error(error)
+            self.make_room(1)
             for one in self.assigned:
                 if one.partition in gone:
+                    # What was fetched is out of date now: a look at the queue lets it go.
+                    if rd_kafka_consume_batch_queue(one.queue, 0, self.scratch, 1) == 1:
+                        rd_kafka_message_destroy(self.scratch[0])
                     drop(one)
             self.assigned = [one for one in self.assigned if one.partition not in gone]
         finally:
@@ -774,18 +787,22 @@ cdef class Consumer(Handle):
         cdef Py_ssize_t parts = len(self.assigned), i
         cdef Py_ssize_t left = max_records
         cdef Assigned one
+        # First, as what it calls may raise: records that were taken would be lost.
+        self.serve(told)
         for i in range(parts):
             self.turn = self.turn + 1 if self.turn + 1 < parts else 0
             one = self.assigned[self.turn]
             left -= self.take(one, left, told)
             if left == 0:
                 break
-        return self.serve(told)
+        return 0
 
     cdef Py_ssize_t take(self, Assigned one, Py_ssize_t max_records, list told) except -1:
         """Records of one partition, and what happened between them."""
         cdef Py_ssize_t count, i, start = 0
         cdef rd_kafka_message_t *message
+        cdef int code
+        cdef int64_t offset
         with nogil:
             count = rd_kafka_consume_batch_queue(one.queue, 0, self.scratch, max_records)
         if count <= 0:
@@ -797,13 +814,16 @@ cdef class Consumer(Handle):
                     if i > start:
                         self.hand_over(one, start, i, told)
                     start = i + 1
-                    if message.err == RD_KAFKA_RESP_ERR__PARTITION_EOF:
-                        told.append(EndOfPartition(one.partition, message.offset))
+                    code, offset = message.err, message.offset
+                    try:
+                        text = "" if message.payload is NULL else text_of(<const char *>message.payload)
+                    finally:
+                        self.scratch[i] = NULL
+                        rd_kafka_message_destroy(message)
+                    if code == RD_KAFKA_RESP_ERR__PARTITION_EOF:
+                        told.append(EndOfPartition(one.partition, offset))
                     else:
-                        text = (bytes_of(message.payload, message.len) or b"").decode("utf-8", "replace")
-                        told.append(PartitionFailed(one.partition, failure_of(message.err, text)))
-                    rd_kafka_message_destroy(message)
-                    self.scratch[i] = NULL
+                        told.append(PartitionFailed(one.partition, failure_of(code, text)))
             if count > start:
                 self.hand_over(one, start, count, told)
         except BaseException:
@@ -927,10 +947,10 @@ cdef class Consumer(Handle):
             self.queue = NULL
 
     cdef void close_pipe(self) noexcept:
-        if self.reading_end >= 0:
+        if self.has_pipe:
             close(self.reading_end)
             close(self.writing_end)
-            self.reading_end = self.writing_end = -1
+            self.has_pipe = False
 
     def close(self):
         """Leave, and let go of everything; commits under way are waited for. May be called twice."""
@@ -949,7 +969,8 @@ cdef class Consumer(Handle):
             self.is_busy = False
 
     def __dealloc__(self):
-        # Records hold their consumer, so there are none any more. A forked process must touch nothing of it.
+        # Records hold their consumer (for that `no_gc_clear`), so there are none any more. A forked process must touch
+        # nothing of it.
         if self.pid == getpid():
             if self.rk is not NULL:
                 self.let_go()
@@ -971,14 +992,14 @@ cdef int milliseconds(double seconds) except -1:
     return <int>(seconds * 1000) if seconds < 1e6 else 1000000000
 
 
-# --- writing -----------------------------------------------------------------------------------------------------------
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 @cython.no_gc_clear
 cdef class Producer(Handle):
     """Writes records, at will in transactions."""
 
-    cdef dict topics  # name → capsule of its handle
+    cdef dict topics  # name → `Topic`
 
     def __cinit__(self, settings, *, on_token=None, on_statistics=None, on_log=None):
         self.topics = {}
@@ -1000,8 +1021,9 @@ cdef class Producer(Handle):
     def produce(self, str topic, values, keys=None, timestamps=None, partitions=None, headers=None):
         """Hand over records; waits while the library's queue is full.
 
-        Columns are sequences as long as `values` (a consumer's are taken as they are): bytes or None for keys and values, ms for timestamps (below 1: now),
-        numbers for partitions (below 0: the partitioner chooses), lists of (name, bytes or None) for headers. What
+        Columns are sequences as long as `values` (a consumer's are taken as they are): bytes or None for keys and
+        values, ms for timestamps (0 or below: now),
+        numbers for partitions (below 0: the partitioner chooses), sequences of (name, bytes or None) for headers. What
         failed meanwhile comes as from `events`. Raises `TypeError` for a wrong type before anything is handed over, and
         `ClientError` for a record that is refused, behind those that stand before it.
         """
@@ -1009,21 +1031,20 @@ cdef class Producer(Handle):
         cdef rd_kafka_error_t *error
         cdef rd_kafka_headers_t *header_list = NULL
         cdef Py_ssize_t count, i
-        cdef int code, fields = 4
+        cdef int fields = 4
         cdef int at_key = 0, at_time = 0, at_headers = 0
-        cdef list told = []
         # Kept as they are while the library may wait: nobody else changes a tuple, or an array that is looked into.
         cdef Values records = values if type(values) is Values and not (<Values>values).is_text else None
         cdef tuple value_column = () if records is not None else tuple(values)
         cdef rd_kafka_message_t *message
         cdef tuple key_column = None if keys is None else tuple(keys)
-        cdef tuple header_column = None if headers is None else tuple(headers)
+        cdef tuple header_column = None if headers is None else tuple([tuple(each) for each in headers])
         cdef const long long[::1] time_column = None if timestamps is None else numbers(timestamps)
         cdef const long long[::1] partition_column = None if partitions is None else numbers(partitions)
-        count = len(values)
-        for column in (keys, timestamps, partitions, headers):
-            if column is not None and len(column) != count:
-                raise ValueError(f"{count} values, and a column of {len(column)}")
+        count = len(value_column) if records is None else len(records)
+        for kept in (key_column, time_column, partition_column, header_column):
+            if kept is not None and len(kept) != count:
+                raise ValueError(f"{count} values, and a column of {len(kept)}")
         check_bytes(value_column, "value")
         if key_column is not None:
             check_bytes(key_column, "key")
@@ -1056,7 +1077,7 @@ cdef class Producer(Handle):
                 if at_time:
                     record[at_time].u.i64 = max(time_column[i], 0)
                 if partition_column is not None:
-                    record[2].u.i32 = max(<int32_t>min(partition_column[i], 0x7FFFFFFF), RD_KAFKA_PARTITION_UA)
+                    record[2].u.i32 = <int32_t>max(min(partition_column[i], 0x7FFFFFFF), RD_KAFKA_PARTITION_UA)
                 if at_headers:
                     record[at_headers].u.headers = header_list = make_headers(header_column[i])
                 while True:
@@ -1065,28 +1086,28 @@ cdef class Producer(Handle):
                         break
                     if rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR__QUEUE_FULL:
                         rd_kafka_error_destroy(error)
-                        self.wait_for_room(told)
+                        self.wait_for_room()
                         if records is not None:
                             record[3].u.mem.ptr = records.source.message(records.start + i).payload
                         continue
                     raise ClientError(self.refusal(error, topic, record[3].u.mem.size +
                                                    (record[at_key].u.mem.size if at_key else 0)))
                 header_list = NULL
-            self.serve(told)
-            return told
+            self.serve(self.told)
+            return self.take_told()
         finally:
             if header_list is not NULL:
                 rd_kafka_headers_destroy(header_list)
             self.is_busy = False
 
-    cdef int wait_for_room(self, list told) except -1:
+    cdef int wait_for_room(self) except -1:
         """It empties at the latest as deliveries time out. Each thousandth of a second: success is not reported."""
         cdef timespec pause
         pause.tv_sec, pause.tv_nsec = 0, 1000000
         with nogil:
             nanosleep(&pause, NULL)
         PyErr_CheckSignals()
-        return self.serve(told)
+        return self.serve(self.told)
 
     cdef object refusal(self, rd_kafka_error_t *error, str topic, size_t size):
         cdef char text[512]
@@ -1141,9 +1162,10 @@ cdef class Producer(Handle):
         cdef rd_kafka_consumer_group_metadata_t *members
         cdef int timeout_ms = milliseconds(timeout_s)
         cdef rd_kafka_error_t *error
-        # The list frees it.
+        # The list frees it. With the zero at its end, as confluent-kafka writes it: that reads until it finds one, and
+        # librdkafka copies what is stored, and no more.
         listed.list.elems[0].metadata = strdup(text)
-        listed.list.elems[0].metadata_size = len(text)
+        listed.list.elems[0].metadata_size = len(text) + 1
         self.enter()
         try:
             members = rd_kafka_consumer_group_metadata_new(name)
@@ -1206,7 +1228,7 @@ cdef class Producer(Handle):
         if self.pid == getpid():
             if self.rk is not NULL:
                 self.let_go()
-        else:
+        elif self.topics is not None:
             for topic in self.topics.values():
                 topic.at = NULL
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import time
+from collections.abc import Callable, Sequence
 
 from headrace.kafka.client.native import _librdkafka
 from headrace.kafka.client.protocol import (
@@ -49,59 +51,78 @@ class NativeProducer:
             self._hear(told)
 
     def _hear(self, told: Sequence[Failure | ClientFailed]) -> None:
+        fatal: Failure | None = None
         for one in told:
             if isinstance(one, ClientFailed):
                 self._reports.hear(one.failure)
+                fatal = one.failure if one.failure.is_fatal else fatal
             else:
                 self._reports.failures.append(one)
+        if fatal is not None:
+            raise ClientError(fatal)
 
     def poll(self) -> None:
         if told := self._handle.events():
             self._hear(told)
 
     def flush(self, timeout_s: float) -> int:
-        left = 1
-        while left and timeout_s > 0:
-            # What fails counts until it is heard of.
-            left = self._handle.flush(min(WAIT_SLICE_S, timeout_s))
-            timeout_s -= WAIT_SLICE_S
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left = self._handle.flush(min(WAIT_SLICE_S, max(0.0, deadline - time.monotonic())))
+            # What failed counts until it is heard of.
             self.poll()
-        return left
+            if not left or time.monotonic() >= deadline:
+                return left and self._handle.flush(0.0)
 
     def take_failures(self) -> list[Failure]:
         return self._reports.take_failures()
 
+    def _in_slices(self, call: Callable[[float], None], timeout_s: float) -> None:
+        """Make a call that can be made again, for short times, and hear between them of what it has to wait for:
+        deliveries that failed, tokens that are wanted."""
+        deadline = time.monotonic() + timeout_s
+        self.poll()
+        while True:
+            left_s = max(0.0, deadline - time.monotonic())
+            try:
+                return call(min(WAIT_SLICE_S, left_s))
+            except ClientError as error:
+                # What was fatal is told by the call itself.
+                with contextlib.suppress(ClientError):
+                    self.poll()
+                if error.failure.name != "_TIMED_OUT" or left_s <= WAIT_SLICE_S:
+                    raise ClientError(with_cause(error.failure, self._reports)) from None
+
     def init_transactions(self, timeout_s: float) -> None:
-        try:
-            self._handle.init_transactions(timeout_s)
-        except ClientError as error:
-            self.poll()
-            raise ClientError(with_cause(error.failure, self._reports)) from None
+        self._in_slices(self._handle.init_transactions, timeout_s)
 
     def begin_transaction(self) -> None:
         self._handle.begin_transaction()
 
     def send_offsets(self, group: str, partition: KafkaTopicPartition, offset: int, metadata: str) -> None:
+        # Also if something else ends the wait: the thread keeps the handle as long as it is in the call.
+        self._is_stuck = True
         try:
             call_unless_stuck(
                 lambda: self._handle.send_offsets(group, partition, offset, metadata, TRANSACTION_CALL_S),
                 Stuck(self._settings, group, partition, self._token).is_stuck,
             )
         except ClientError as error:
-            # The thread keeps the handle, which nobody else can use any more.
             self._is_stuck = error.failure.name == STUCK
             raise ClientError(with_cause(error.failure, self._reports)) from None
+        except ValueError:
+            # It was closed before.
+            self._is_stuck = False
+            raise
+        self._is_stuck = False
 
     def commit_transaction(self, timeout_s: float) -> None:
-        try:
-            self._handle.commit_transaction(timeout_s)
-        except ClientError as error:
-            raise ClientError(with_cause(error.failure, self._reports)) from None
+        self._in_slices(self._handle.commit_transaction, timeout_s)
 
     def abort_transaction(self, timeout_s: float) -> None:
         if self._is_stuck:
             raise ClientError(Failure(STUCK, "the client is still in a call"))
-        self._handle.abort_transaction(timeout_s)
+        self._in_slices(self._handle.abort_transaction, timeout_s)
 
     def close(self) -> None:
         if not self._is_stuck:
