@@ -83,14 +83,17 @@ class NativeProducer:
         deadline = time.monotonic() + timeout_s
         self.poll()
         while True:
-            left_s = max(0.0, deadline - time.monotonic())
+            begun = time.monotonic()
+            slice_s = min(WAIT_SLICE_S, max(0.0, deadline - begun))
             try:
-                return call(min(WAIT_SLICE_S, left_s))
+                return call(slice_s)
             except ClientError as error:
                 # What was fatal is told by the call itself.
                 with contextlib.suppress(ClientError):
                     self.poll()
-                if error.failure.name != "_TIMED_OUT" or left_s <= WAIT_SLICE_S:
+                # It may say why it had to wait (the coordinator is loading) instead of that its time was over.
+                is_over = error.failure.is_retriable and time.monotonic() - begun >= slice_s
+                if not is_over or time.monotonic() >= deadline:
                     raise ClientError(with_cause(error.failure, self._reports)) from None
 
     def init_transactions(self, timeout_s: float) -> None:
