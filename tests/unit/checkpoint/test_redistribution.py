@@ -88,6 +88,15 @@ def test_region_that_had_no_splits_is_left_alone() -> None:
     assert splits(redistribute(restore(before), lanes("a", "b"), max_parallelism=128)) == {"a": ["s0", "s1"], "b": []}
 
 
+def test_source_without_splits_is_kept_where_it_is_claimed() -> None:
+    before = baseline(a=RegionSnapshot({"source": OperatorSnapshot()}))
+
+    result = redistribute(restore(before), lanes("a"), max_parallelism=128)
+
+    assert isinstance(result, dict)
+    assert result["a"].operators == {"source": OperatorSnapshot()}
+
+
 def test_split_discovered_in_a_checkpoint_that_its_region_lost_is_unknown_again() -> None:
     begin = baseline(a=reading("s0"), b=reading("s1", found=2))
     first = checkpoint(begin, a=reading("s0", found=3), b=reading("s1", "s2", found=3))
@@ -181,3 +190,13 @@ def test_operator_without_state_needs_no_claim() -> None:
     before = baseline(a=RegionSnapshot({"gone": OperatorSnapshot(), **reading("s0").operators}))
 
     assert splits(redistribute(restore(before), lanes("a"), max_parallelism=128)) == {"a": ["s0"]}
+
+
+def test_operator_that_has_state_in_one_region_only_needs_a_claim() -> None:
+    empty = RegionSnapshot({"gone": OperatorSnapshot()})
+    before = baseline(a=empty, b=RegionSnapshot({"gone": OperatorSnapshot({"s0": {"offset": 5}})}))
+
+    result = redistribute(restore(before), lanes("a", "b"), max_parallelism=128)
+
+    assert isinstance(result, Refuse)
+    assert "state of 'gone', which no operator of this program claims" in result.reason

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import ConfigError, NotSupportedError
-from headrace.kafka.properties import PROPERTIES, Role, is_secret, masked, read_bool, translate
+from headrace.kafka.properties import PROPERTIES, Role, is_secret, masked, producer_settings, read_bool, translate
 
 CONSUMER, PRODUCER = Role.CONSUMER, Role.PRODUCER
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
@@ -124,6 +124,29 @@ def test_two_names_of_one_setting_must_agree() -> None:
         translate({"max.request.size": "7000", "message.max.bytes": "8000"}, PRODUCER)
     agreed = translate({"max.request.size": "7000", "message.max.bytes": "7000"}, PRODUCER)
     assert agreed.settings == {"message.max.bytes": "7000"}
+
+
+@pytest.mark.parametrize(
+    ("properties", "idempotence"),
+    [
+        ({}, "true"),
+        ({"acks": "-1", "retries": "1", "max.in.flight.requests.per.connection": "5"}, "true"),
+        ({"acks": "1"}, "false"),
+        ({"acks": "0"}, "false"),
+        ({"request.required.acks": "1"}, "false"),
+        ({"retries": "0"}, "false"),
+        ({"max.in.flight.requests.per.connection": "6"}, "false"),
+    ],
+)
+def test_idempotence_is_given_up_for_what_it_cannot_be_had_with(properties: dict[str, str], idempotence: str) -> None:
+    assert producer_settings(properties)["enable.idempotence"] == idempotence
+
+
+@pytest.mark.parametrize("idempotence", ["true", "false"])
+def test_idempotence_that_the_program_sets_is_left_to_it(idempotence: str) -> None:
+    for contradiction in ({"acks": "1"}, {"retries": "0"}, {"max.in.flight.requests.per.connection": "6"}, {}):
+        properties = {"enable.idempotence": idempotence, **contradiction}
+        assert producer_settings(properties)["enable.idempotence"] == idempotence
 
 
 def test_what_has_no_effect_is_told_of_if_it_matters() -> None:

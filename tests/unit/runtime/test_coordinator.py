@@ -9,18 +9,20 @@ from typing import Any
 
 import pytest
 from tests.unit.runtime.endless import Ledger, LedgerSink, NumberEnumerator, Numbers, NumberSplit
-from tests.unit.runtime.test_job import job_of, with_folder
+from tests.unit.runtime.test_job import Count, fill_disk, job_of, with_folder
 
 from headrace.checkpoint.manifest import Manifest
 from headrace.checkpoint.storage import CheckpointFolder
 from headrace.connector import Split, SplitEnumerator
 from headrace.errors import ExternalError, InternalError
-from headrace.plan.graph import Plan
+from headrace.plan.graph import Plan, Process
 from headrace.runtime.coordinator import CheckpointFailed, Coordinator
 from headrace.runtime.link import LocalLink
 from headrace.runtime.messages import Committed, Deployed, Failed, ToCoordinator, ToWorker, TriggerCheckpoint
 from headrace.runtime.settings import read_settings
 from headrace.runtime.worker import Worker
+
+COUNT = (Process(Count()), lambda x: 0)
 
 
 class Clock:
@@ -32,12 +34,12 @@ class Clock:
 
 
 class Harness:
-    """One attempt that is driven by hand."""
+    """One attempt that is driven by hand. An operator is given with the key of its input, as a pair."""
 
-    def __init__(self, folder: Path, source: Any = None, **options: Any) -> None:
+    def __init__(self, folder: Path, *operators: Any, source: Any = None, **options: Any) -> None:
         self.ledger = Ledger()
         self.clock = Clock()
-        self.plan: Plan = job_of(source or Numbers(), sink=LedgerSink(self.ledger))
+        self.plan: Plan = job_of(source or Numbers(), *operators, sink=LedgerSink(self.ledger))
         settings = read_settings(with_folder(folder, **{"execution_checkpointing_interval": "10 s"} | options))
         self.folder = CheckpointFolder(folder, "job")
         self.folder.lock()
@@ -111,6 +113,40 @@ def test_a_checkpoint_that_cannot_be_written_is_committed_with_the_next_one(
     assert harness.coordinator.completed is not None
     assert harness.coordinator.completed.id.number == 3
     assert harness.ledger.values == list(range(len(harness.ledger.values)))
+
+
+def test_state_that_cannot_be_written_is_committed_with_the_next_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = Harness(tmp_path, COUNT, execution_checkpointing_tolerable__failed__checkpoints=1)
+    harness.start()
+    harness.worker.step(0)
+    with monkeypatch.context() as patch:
+        fill_disk(patch)
+        harness.after(10)
+    assert harness.coordinator.completed is None
+    assert harness.ledger.values == []
+    harness.worker.step(0)
+    harness.after(10)
+    assert harness.coordinator.completed is not None
+    assert harness.coordinator.completed.id.number == 3
+    assert harness.ledger.values == [(0, count + 1) for count in range(harness.worker.records_in)]
+
+
+def test_failed_checkpoints_are_counted_anew_behind_one_that_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = Harness(tmp_path, COUNT, execution_checkpointing_tolerable__failed__checkpoints=2)
+    harness.start()
+    harness.worker.step(0)
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            fill_disk(patch)
+            harness.after(10)
+            harness.after(10)
+        harness.after(10)
+    assert harness.coordinator.completed is not None
+    assert harness.coordinator.completed.id.number == 7
 
 
 def test_one_failed_checkpoint_too_many_fails_the_attempt(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

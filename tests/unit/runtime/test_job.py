@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import signal
@@ -12,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.runtime.endless import Ledger, LedgerSink, Numbers
+from tests.unit.checkpoint.test_storage import Instead
+from tests.unit.runtime.endless import Ledger, LedgerSink, NumberEnumerator, Numbers
 
+from headrace.checkpoint import storage
 from headrace.checkpoint.marker import Marker, SnapshotId
+from headrace.checkpoint.storage import CheckpointFolder
 from headrace.common import Configuration, Types, WatermarkStrategy
 from headrace.connector.builtin import CollectionSource, PrintSink
 from headrace.datastream.functions import KeyedProcessFunction, MapFunction, RuntimeContext
 from headrace.datastream.state import ValueStateDescriptor
 from headrace.errors import ConfigError, DataError, ExternalError, NotSupportedError, StateError, UserCodeError
 from headrace.plan.graph import Filter, FlatMap, Map, Plan, PlanBuilder, Process, ReadSource, Reduce, WriteSink
+from headrace.runtime.coordinator import CheckpointFailed
 from headrace.runtime.job import Job, JobCancelled, run_job, start_job
 
 NO_WATERMARKS = WatermarkStrategy.no_watermarks()
@@ -60,6 +65,15 @@ def failing_once(folder: Path, at: int) -> Callable[[int], int]:
         return value
 
     return check
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no file be written any more, until `monkeypatch` takes it back."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(storage, "os", Instead(write=full))
 
 
 class Count(KeyedProcessFunction):
@@ -202,6 +216,20 @@ def test_without_a_restart_strategy_the_first_failure_is_the_last(tmp_path: Path
         run_job(plan, with_folder(tmp_path / "c", restart__strategy_type="none"))
 
 
+def test_more_failed_checkpoints_in_a_row_than_tolerated_fail_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger()
+    # From the claim on: the baseline is written.
+    ledger.before_commit = lambda: fill_disk(monkeypatch)
+    plan = job_of(Numbers(), (Process(Count()), lambda x: 0), sink=LedgerSink(ledger))
+    tolerant = {"execution_checkpointing_tolerable__failed__checkpoints": 2, "restart__strategy_type": "none"}
+    with pytest.raises(CheckpointFailed, match=r"cannot write .*\.state: No space left"):
+        run_job(plan, with_folder(tmp_path, **tolerant))
+    assert len([line for line in caplog.messages if line.startswith("checkpoint ")]) == 3
+    assert ledger.values == []
+
+
 # --- resuming --------------------------------------------------------------------------------------------------------
 
 
@@ -285,6 +313,44 @@ def test_without_a_folder_each_run_starts_over_and_exactly_once_is_warned_of(cap
     assert ledger.values == [*range(10), *range(10)]
 
 
+@pytest.mark.parametrize("word", ["committed", "aborted"])
+def test_what_the_user_assumes_holds_for_no_checkpoint_of_the_run_itself(tmp_path: Path, word: str) -> None:
+    ledger = Ledger()
+    plan = job_of(Numbers(limit=5_000), sink=LedgerSink(ledger))
+    commits: list[str] = []
+
+    def lose_marker() -> None:
+        commits.append("claim" if len(commits) % 2 == 0 else "checkpoint")
+        if commits[-1] == "checkpoint":
+            ledger.markers.clear()
+            raise ValueError("not today")
+
+    ledger.before_commit = lose_marker
+    with pytest.raises(ValueError, match="not today"):
+        run_job(plan, with_folder(tmp_path, restart__strategy_type="none"))
+    with pytest.raises(StateError, match=r"nobody knows whether checkpoint 4 of epoch 2 .* was committed"):
+        run_job(plan, with_folder(tmp_path, headrace_assume=word, **RESTART_ONCE))
+    assert commits == ["claim", "checkpoint"] * 2
+
+
+def test_a_source_that_had_no_splits_is_no_new_one_when_the_job_resumes(tmp_path: Path) -> None:
+    ledger, begun = Ledger(), list[Any]()
+
+    class Enumerator(NumberEnumerator):
+        def start(self, restored: Any, state: Any) -> Any:
+            begun.append(restored)
+            return super().start(restored, state)
+
+    class Empty(Numbers):
+        def create_enumerator(self, context: Any) -> Any:
+            return Enumerator(())
+
+    plan = job_of(Empty(), sink=LedgerSink(ledger))
+    run_until(plan, with_folder(tmp_path), ledger, 0)
+    run_until(plan, with_folder(tmp_path), ledger, 0)
+    assert begun == [None, []]
+
+
 def test_a_savepoint_can_be_started_from(tmp_path: Path) -> None:
     ledger = Ledger()
     plan = job_of(Numbers(), (Process(Count()), lambda x: 0), sink=LedgerSink(ledger))
@@ -362,6 +428,25 @@ def test_a_copy_that_another_one_fenced_stops_and_names_it(tmp_path: Path) -> No
     ledger.before_commit = overtake
     with pytest.raises(StateError, match=r"another copy of job 'job' took over.*attempt newer.*does not come back"):
         run_job(job_of(Numbers(), sink=LedgerSink(ledger)), with_folder(tmp_path))
+
+
+def test_a_copy_without_transactions_stops_when_another_one_began_an_epoch_and_names_it(tmp_path: Path) -> None:
+    root, began = tmp_path / "c", tmp_path / "began"
+
+    def overtake(value: int) -> int:
+        """Run another copy to its end at one number, once: as if on another host, where the lock keeps nobody out."""
+        if value == 500 and not began.exists():
+            began.touch()
+            (root / "job" / "lock").unlink()
+            run_job(job_of(Numbers(limit=10)), with_folder(root))
+        return value
+
+    with pytest.raises(StateError, match=r"another copy of job 'job' took over.*does not come back") as raised:
+        run_job(job_of(Numbers(limit=1_000), Map(overtake)), with_folder(root, **RESTART_ONCE))
+    newest = CheckpointFolder(root, "job").read().newest
+    assert newest is not None
+    assert newest.id.epoch == 2
+    assert f"snapshot {newest.id}" in str(raised.value)
 
 
 def test_a_transaction_that_timed_out_is_produced_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
