@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from tests.crash.harness import Job, has_right_state, tally
 
+from headrace.checkpoint.manifest import FORMAT
+
 BEFORE_ITS_FIRST_COMMIT = (
     "baseline.written@1",
     "checkpoint.prepared@1",
@@ -152,7 +154,8 @@ def exchange(manifest: Path, make_job: Callable[..., Job]) -> None:
 
 
 def make_newer(manifest: Path, make_job: Callable[..., Job]) -> None:
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2', 1))
+    text = manifest.read_text()
+    manifest.write_text(text.replace(f'"format": {FORMAT}', '"format": 999', 1))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,7 @@ def make_newer(manifest: Path, make_job: Callable[..., Job]) -> None:
         (halve, "half-written or damaged"),
         (alter, "half-written or altered"),
         (exchange, "belongs to job 'other'"),
-        (make_newer, "has format 2"),
+        (make_newer, "has format 999"),
     ],
 )
 def test_manifest_that_cannot_be_used_is_refused_and_changes_nothing(

@@ -33,7 +33,7 @@ class Running:
     def __init__(self, source: KafkaSource, restored: Sequence[Split] | None = None) -> None:
         self.enumerator = source.create_enumerator(CONTEXT)
         self.reader: SourceReader | None = None
-        self.splits = [split for split in self.enumerator.start(restored, None) if isinstance(split, KafkaSplit)]
+        self.splits = [split for split in self.enumerator.start(restored) if isinstance(split, KafkaSplit)]
         self.reader = source.create_reader(CONTEXT)
         self.reader.add_splits(self.splits)
 

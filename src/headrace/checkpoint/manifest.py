@@ -21,7 +21,9 @@ from headrace.checkpoint.marker import Marker, SnapshotId
 from headrace.connector import JsonValue
 from headrace.errors import StateError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""Format 1 also said of each region whether it had ended, and held a state of enumerators: nothing ever read them."""
+
 MAX_PARALLELISM: Final = 128
 
 Location: TypeAlias = Mapping[str, str | int]
@@ -61,30 +63,24 @@ class KeyedFile:
 class OperatorSnapshot:
     """One operator's state in one region.
 
-    `splits` are a source's, encoded, by split id; `enumerator` is its enumerator's state (the same in every region);
-    `keyed` are the files of a keyed operator.
+    `splits` are a source's, encoded, by split id; `keyed` are the files of a keyed operator.
     """
 
     splits: Mapping[str, Mapping[str, JsonValue]] = field(default_factory=dict)
-    enumerator: JsonValue = None
     keyed: tuple[KeyedFile, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing would be lost without it."""
-        return not self.splits and self.enumerator is None and not self.keyed
+        return not self.splits and not self.keyed
 
 
 @dataclass(frozen=True, slots=True)
 class RegionSnapshot:
-    """One region: its operators by uid, and where its marker is kept (None: no transactional writer in it).
-
-    `finished` says that every source of the region has reached its end.
-    """
+    """One region: its operators by uid, and where its marker is kept (None: no transactional writer in it)."""
 
     operators: Mapping[str, OperatorSnapshot]
     location: Location | None = None
-    finished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +188,9 @@ def _encode_id(at: SnapshotId) -> dict[str, JsonValue]:
 def _encode_region(region: RegionSnapshot) -> dict[str, Any]:
     return {
         "location": None if region.location is None else dict(region.location),
-        "finished": region.finished,
         "operators": {
             uid: {
                 "splits": {split_id: dict(split) for split_id, split in operator.splits.items()},
-                "enumerator": operator.enumerator,
                 "keyed": [
                     {
                         "name": keyed.file.name,
@@ -235,11 +229,9 @@ def _decode(content: dict[str, Any]) -> Manifest:
 def _decode_region(content: dict[str, Any]) -> RegionSnapshot:
     return RegionSnapshot(
         location=cast("Location | None", content["location"]),
-        finished=content["finished"],
         operators={
             uid: OperatorSnapshot(
                 splits=operator["splits"],
-                enumerator=operator["enumerator"],
                 keyed=tuple(
                     KeyedFile(
                         FileRef(keyed["name"], keyed["size_bytes"], keyed["sha256"]),

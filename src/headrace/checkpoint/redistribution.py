@@ -9,8 +9,6 @@ same regions as before, each keeps its splits; otherwise they are dealt out anew
 moves from region to region, so one split in two regions at different positions cannot be the work of one job: there is
 no position that neither loses nor repeats records, and it is refused.
 
-*Enumerators.* Every region holds a copy of their state; the newest snapshot's is taken.
-
 *Keyed state.* Its files are handed whole to every region that owns one of their key groups; each lane reads its groups.
 """
 
@@ -96,23 +94,13 @@ def redistribute(
         if isinstance(splits, Refuse):
             return splits
         parallelism = sum(map(len, lanes.values()))
-        newest = max(found[uid], key=lambda region: restore.sources[region])
         files = dict.fromkeys(file for operator in found[uid].values() for file in operator.keyed)
         for region, own in lanes.items():
             regions[region][uid] = OperatorSnapshot(
                 splits=splits[region],
-                enumerator=found[uid][newest].enumerator,
                 keyed=tuple(file for file in files if _owns(own, file, parallelism, max_parallelism)),
             )
-    unchanged = set(layout) == set(restore.regions)
-    return {
-        region: RegionSnapshot(
-            operators=operators,
-            location=layout[region].location,
-            finished=unchanged and restore.regions[region].finished,
-        )
-        for region, operators in regions.items()
-    }
+    return {region: RegionSnapshot(operators, layout[region].location) for region, operators in regions.items()}
 
 
 def _splits(

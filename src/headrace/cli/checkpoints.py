@@ -78,7 +78,7 @@ def show_checkpoint(path: Path) -> None:
     if manifest.predecessor is not None:
         click.echo(f"falls back to {manifest.predecessor}")
     for name, region in sorted(manifest.regions.items()):
-        click.echo(f"\nregion {name}" + (", at its end" if region.finished else ""))
+        click.echo(f"\nregion {name}")
         if region.location is not None:
             click.echo("  marker: " + _pairs(region.location))
         for operator_id, operator in sorted(region.operators.items()):

@@ -67,7 +67,7 @@ class CollectionSource(Source):
 
 
 class _CollectionEnumerator(SplitEnumerator):
-    def start(self, restored: Sequence[Split] | None, state: JsonValue) -> list[Split]:
+    def start(self, restored: Sequence[Split] | None) -> list[Split]:
         return list(restored) if restored else [CollectionSplit(0)]
 
 

@@ -52,21 +52,17 @@ class SplitEnumerator(ABC):
     """How often `discover` is to be called; None: never."""
 
     @abstractmethod
-    def start(self, restored: Sequence[Split] | None, state: JsonValue) -> list[Split]:
+    def start(self, restored: Sequence[Split] | None) -> list[Split]:
         """All splits to read, each resolved to a position that can be stored.
 
         `restored` is None at a fresh start. Otherwise it holds the readers' splits of the snapshot (also those that
-        this program no longer subscribes to), which are returned as they are, together with what is new since;
-        `state` is what `snapshot` gave then.
+        this program no longer subscribes to), which are returned as they are, together with what is new since. They
+        are all there is to know: an enumerator has no state of its own.
         """
 
     def discover(self) -> list[Split]:
         """Splits that are new since the last call, resolved."""
         return []
-
-    def snapshot(self) -> JsonValue:
-        """What `start` has to know besides the splits."""
-        return None
 
     def close(self) -> None:
         """Release clients. May be called twice."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
-from headrace.connector import JsonValue, Split, SplitEnumerator
+from headrace.connector import Split, SplitEnumerator
 from headrace.errors import ExternalError, InternalError
 from headrace.kafka.client.protocol import (
     Admin,
@@ -109,7 +109,7 @@ class KafkaSplitEnumerator(SplitEnumerator):
         self._settings = settings
         self._known: set[KafkaTopicPartition] = set()
 
-    def start(self, restored: Sequence[Split] | None, state: JsonValue) -> list[Split]:
+    def start(self, restored: Sequence[Split] | None) -> list[Split]:
         kept = [] if restored is None else self._check([_kafka_split(split) for split in restored])
         self._known = {split.partition for split in kept}
         starting = self._settings.starting if restored is None else KafkaOffsetsInitializer.earliest()

@@ -280,21 +280,12 @@ class Coordinator:
         assert self._baseline is not None
         assert self._last is not None
         crash_point("checkpoint.acknowledged")
-        with_enumerators = {}
-        for region_id, region in snapshots.items():
-            operators = {
-                operator_id: replace(snapshot, enumerator=self._start.enumerators[operator_id].snapshot())
-                if operator_id in self._start.enumerators
-                else snapshot
-                for operator_id, snapshot in region.operators.items()
-            }
-            with_enumerators[region_id] = replace(region, operators=operators)
         manifest = replace(
             self._baseline,
             id=flight.id,
             kind=Kind.PREPARED,
             created_at_ms=int(time.time() * 1000),
-            regions=with_enumerators,
+            regions=snapshots,
             predecessor=self._last.id,
             superseded=(),
         )

@@ -225,10 +225,8 @@ class Start:
         enumerator = source.create_enumerator(SourceContext(self._plan.job_name, node.name, 0, 1, commits))
         self.enumerators[self._ids[n]] = enumerator
         splits = None if before is None else [source.decode_split(split) for split in before.splits.values()]
-        found = enumerator.start(splits, None if before is None else before.enumerator)
-        return OperatorSnapshot(
-            splits={split.split_id: source.encode_split(split) for split in found}, enumerator=enumerator.snapshot()
-        )
+        found = enumerator.start(splits)
+        return OperatorSnapshot(splits={split.split_id: source.encode_split(split) for split in found})
 
     def _claim(self, baseline: Manifest) -> None:
         """Step 7."""

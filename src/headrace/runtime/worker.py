@@ -358,8 +358,7 @@ class Worker:
                 operators[self._ids[n]] = OperatorSnapshot(
                     keyed=(KeyedFile(file, 0, self._settings.max_parallelism - 1),)
                 )
-        finished = all(self._pipelines[n].is_finished for n in region.sources)
-        return RegionSnapshot(operators, self._location(region), finished)
+        return RegionSnapshot(operators, self._location(region))
 
     def _commit(self, number: int, marker: str) -> None:
         for region in self._regions:

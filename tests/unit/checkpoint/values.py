@@ -22,7 +22,7 @@ def location(name: str) -> dict[str, str | int]:
 
 def region(name: str | None, done: int = 0, *files: FileRef) -> RegionSnapshot:
     """A region with one source `source`, whose split is named like the region, and one keyed operator `count`."""
-    operators = {"source": OperatorSnapshot({f"split-{name}": {"offset": done}}, enumerator={"found": done})}
+    operators = {"source": OperatorSnapshot({f"split-{name}": {"offset": done}})}
     if files:
         operators["count"] = OperatorSnapshot(keyed=tuple(KeyedFile(file, 0, 127) for file in files))
     return RegionSnapshot(operators, None if name is None else location(name))

@@ -19,7 +19,7 @@ def writer_of(sink: PrintSink | CollectSink, subtask: int = 0, parallelism: int 
 def test_a_collection_is_read_in_order_and_then_finished() -> None:
     source = CollectionSource(("a", "b", "c"))
     reader = source.create_reader(SOURCE_CONTEXT)
-    reader.add_splits(source.create_enumerator(SOURCE_CONTEXT).start(None, None))
+    reader.add_splits(source.create_enumerator(SOURCE_CONTEXT).start(None))
     (first,) = reader.poll(2, 0)
     assert (first.values, first.timestamps, reader.is_finished("collection")) == (["a", "b"], None, False)
     (second,) = reader.poll(2, 0)
@@ -43,7 +43,7 @@ def test_a_restored_collection_goes_on_at_its_position() -> None:
     stored = source.encode_split(CollectionSplit(2))
     enumerator = source.create_enumerator(SOURCE_CONTEXT)
     reader = source.create_reader(SOURCE_CONTEXT)
-    reader.add_splits(enumerator.start([source.decode_split(stored)], None))
+    reader.add_splits(enumerator.start([source.decode_split(stored)]))
     assert [batch.values for batch in reader.poll(10, 0)] == [[3]]
 
 

@@ -187,7 +187,7 @@ def manifest(spec: Spec) -> Manifest:
         parallelism=len(spec.positions),
         regions={
             region: RegionSnapshot(
-                {"source": OperatorSnapshot({split: {"done": done} for split, done in own}, enumerator="started")},
+                {"source": OperatorSnapshot({split: {"done": done} for split, done in own})},
                 _location(region),
             )
             for region, own in spec.positions

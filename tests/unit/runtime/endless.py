@@ -60,7 +60,7 @@ class NumberEnumerator(SplitEnumerator):
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
 
-    def start(self, restored: Sequence[Split] | None, state: JsonValue) -> list[Split]:
+    def start(self, restored: Sequence[Split] | None) -> list[Split]:
         known = {split.split_id: split for split in restored or ()}
         return [*known.values(), *(NumberSplit(name) for name in self._names if name not in known)]
 

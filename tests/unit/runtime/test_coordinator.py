@@ -218,7 +218,7 @@ class Growing(NumberEnumerator):
     discovery_interval_ms: int | None = 60_000
     found: list[str] = field(default_factory=list)
 
-    def start(self, restored: Sequence[Split] | None, state: Any) -> list[Split]:
+    def start(self, restored: Sequence[Split] | None) -> list[Split]:
         return [NumberSplit("a")]
 
     def discover(self) -> list[Split]:
