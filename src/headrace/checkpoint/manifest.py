@@ -63,11 +63,13 @@ class KeyedFile:
 class OperatorSnapshot:
     """One operator's state in one region.
 
-    `splits` are a source's, encoded, by split id; `keyed` are the files of a keyed operator.
+    `splits` are a source's, encoded, by split id; `keyed` are the files of a keyed operator. `name` is what the program
+    called the operator, for people; empty in manifests of format 1.
     """
 
     splits: Mapping[str, Mapping[str, JsonValue]] = field(default_factory=dict)
     keyed: tuple[KeyedFile, ...] = ()
+    name: str = ""
 
     @property
     def is_empty(self) -> bool:
@@ -190,6 +192,7 @@ def _encode_region(region: RegionSnapshot) -> dict[str, Any]:
         "location": None if region.location is None else dict(region.location),
         "operators": {
             uid: {
+                "name": operator.name,
                 "splits": {split_id: dict(split) for split_id, split in operator.splits.items()},
                 "keyed": [
                     {
@@ -240,6 +243,7 @@ def _decode_region(content: dict[str, Any]) -> RegionSnapshot:
                     )
                     for keyed in operator["keyed"]
                 ),
+                name=operator.get("name", ""),
             )
             for uid, operator in content["operators"].items()
         },

@@ -15,7 +15,7 @@ no position that neither loses nor repeats records, and it is refused.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.checkpoint.decision import Refuse, Restore
 from headrace.checkpoint.manifest import KeyedFile, Location, OperatorSnapshot, RegionSnapshot
@@ -24,10 +24,14 @@ from headrace.connector import JsonValue
 
 @dataclass(frozen=True, slots=True)
 class RegionLayout:
-    """One of today's regions: which lanes (subtasks) of each operator uid it runs, and its transaction's location."""
+    """One of today's regions: which lanes (subtasks) of each operator uid it runs, and its transaction's location.
+
+    `names` are the operators' names by uid, for people.
+    """
 
     operators: Mapping[str, tuple[int, ...]]
     location: Location | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def key_groups_of(lane: int, parallelism: int, max_parallelism: int) -> range:
@@ -79,7 +83,9 @@ def redistribute(
     # An empty one is lost without harm, but kept where it is claimed: a source without splits is no new source.
     unclaimed = sorted(uid for uid in set(found) - claimed if not all(o.is_empty for o in found[uid].values()))
     if unclaimed and not ignore_unclaimed:
-        return Refuse(_unclaimed(unclaimed, sorted(claimed)))
+        names = {uid: name for region in layout.values() for uid, name in region.names.items()}
+        held = [_described(uid, found[uid].values()) for uid in unclaimed]
+        return Refuse(_unclaimed(held, [_named(uid, names.get(uid, "")) for uid in sorted(claimed)]))
     before = restore.newest.max_parallelism
     if before != max_parallelism and any(o.keyed for uid in claimed & set(found) for o in found[uid].values()):
         return Refuse(
@@ -99,6 +105,7 @@ def redistribute(
             regions[region][uid] = OperatorSnapshot(
                 splits=splits[region],
                 keyed=tuple(file for file in files if _owns(own, file, parallelism, max_parallelism)),
+                name=layout[region].names.get(uid, ""),
             )
     return {region: RegionSnapshot(operators, layout[region].location) for region, operators in regions.items()}
 
@@ -133,9 +140,20 @@ def _owns(lanes: Iterable[int], file: KeyedFile, parallelism: int, max_paralleli
     return any(groups.start <= file.last_group and file.first_group < groups.stop for groups in ranges)
 
 
-def _unclaimed(uids: Sequence[str], claimed: Sequence[str]) -> str:
+def _named(uid: str, name: str) -> str:
+    return f"`{name}` ({uid!r})" if name and name != uid else repr(uid)
+
+
+def _described(uid: str, snapshots: Iterable[OperatorSnapshot]) -> str:
+    """An operator of the snapshot, as it was when that was taken."""
+    snapshots = list(snapshots)
+    kind = "source" if any(snapshot.splits for snapshot in snapshots) else "keyed operator"
+    return f"{kind} {_named(uid, snapshots[0].name)}"
+
+
+def _unclaimed(held: Sequence[str], claimed: Sequence[str]) -> str:
     return (
-        f"the snapshot holds state of {', '.join(map(repr, uids))}, which no operator of this program claims (it has "
-        f"{', '.join(map(repr, claimed))}). Give the operator that continues it the same `uid`; or drop the state with "
+        f"the snapshot holds state of {', '.join(held)}, which no operator of this program claims (it has "
+        f"{', '.join(claimed)}). Give the operator that continues it the same `uid`; or drop the state with "
         "`execution.state-recovery.ignore-unclaimed-state: true`, and what it held is lost"
     )

@@ -103,7 +103,7 @@ def savepoint(folder: Path, target: Path, timeout: float) -> None:
 
 
 def _show_operator(operator_id: str, operator: OperatorSnapshot) -> None:
-    click.echo(f"  operator {operator_id}")
+    click.echo(f"  operator {operator_id}" + (f", {operator.name}" if operator.name not in ("", operator_id) else ""))
     for split_id, split in sorted(operator.splits.items()):
         click.echo(f"    split {split_id}: {_pairs(split)}")
     for keyed in operator.keyed:

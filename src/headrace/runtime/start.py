@@ -191,7 +191,11 @@ class Start:
     ) -> Mapping[str, RegionSnapshot]:
         """The state to begin with, in today's regions."""
         layout = {
-            region.id: RegionLayout({self._ids[n]: (0,) for n in region.nodes}, own.get(region.id))
+            region.id: RegionLayout(
+                {self._ids[n]: (0,) for n in region.nodes},
+                own.get(region.id),
+                {self._ids[n]: self._plan.node(n).name for n in region.nodes},
+            )
             for region in self._regions
         }
         if isinstance(decision, StartFresh):
@@ -226,7 +230,7 @@ class Start:
         self.enumerators[self._ids[n]] = enumerator
         splits = None if before is None else [source.decode_split(split) for split in before.splits.values()]
         found = enumerator.start(splits)
-        return OperatorSnapshot(splits={split.split_id: source.encode_split(split) for split in found})
+        return OperatorSnapshot({split.split_id: source.encode_split(split) for split in found}, name=node.name)
 
     def _claim(self, baseline: Manifest) -> None:
         """Step 7."""

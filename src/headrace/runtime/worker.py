@@ -349,14 +349,14 @@ class Worker:
                 splits = self._pipelines[n].reader.snapshot()
                 self._positions[snapshot_id.number, n] = splits
                 encoded = {split.split_id: node.operator.source.encode_split(split) for split in splits}
-                operators[self._ids[n]] = OperatorSnapshot(splits=encoded)
+                operators[self._ids[n]] = OperatorSnapshot(encoded, name=node.name)
             elif (
                 n in self._operators and (keyed := self._operators[n].keyed) is not None and not keyed.backend.is_empty
             ):
                 chunks = keyed.backend.snapshot(self._settings.max_parallelism)
                 file = self._files.write_state(snapshot_id, f"{self._ids[n]}-{self._subtask}", chunks)
                 operators[self._ids[n]] = OperatorSnapshot(
-                    keyed=(KeyedFile(file, 0, self._settings.max_parallelism - 1),)
+                    keyed=(KeyedFile(file, 0, self._settings.max_parallelism - 1),), name=node.name
                 )
         return RegionSnapshot(operators, self._location(region))
 

@@ -178,6 +178,33 @@ def test_unclaimed_state_is_refused_by_name_unless_it_is_to_be_ignored() -> None
     assert set(ignored["a"].operators) == {"source"}
 
 
+def test_unclaimed_state_is_named_as_its_operator_was_and_beside_it_what_the_program_has() -> None:
+    gone = {
+        "5fa9": OperatorSnapshot({"s0": {"offset": 5}}, name="old topic"),
+        "c0de": OperatorSnapshot(keyed=(LOW,), name="count"),
+        "count-2": OperatorSnapshot(keyed=(HIGH,), name="count-2"),
+    }
+    layout = {"a": RegionLayout({"77aa": (0,), "sink": (0,)}, names={"77aa": "new topic", "sink": "sink"})}
+
+    refused = redistribute(restore(baseline(a=RegionSnapshot(gone))), layout, max_parallelism=128)
+
+    assert isinstance(refused, Refuse)
+    assert refused.reason.startswith(
+        "the snapshot holds state of source `old topic` ('5fa9'), keyed operator `count` ('c0de'), keyed operator "
+        "'count-2', which no operator of this program claims (it has `new topic` ('77aa'), 'sink')"
+    )
+
+
+def test_state_is_handed_on_under_todays_name_of_its_operator() -> None:
+    before = baseline(a=RegionSnapshot({"c0de": OperatorSnapshot(keyed=(LOW,), name="count")}))
+    layout = {"a": RegionLayout({"c0de": (0,)}, names={"c0de": "count per user"})}
+
+    result = redistribute(restore(before), layout, max_parallelism=128)
+
+    assert isinstance(result, dict)
+    assert result["a"].operators["c0de"] == OperatorSnapshot(keyed=(LOW,), name="count per user")
+
+
 def test_operator_without_state_needs_no_claim() -> None:
     before = baseline(a=RegionSnapshot({"gone": OperatorSnapshot(), **reading("s0").operators}))
 

@@ -27,7 +27,7 @@ LOCATION: Location = {"transactional_id": "p-news-r-0", "group": "p-news-r-0", "
 def manifest(number: int, kind: Kind, *, job: str = "news", location: Location | None = LOCATION) -> Manifest:
     splits = {f"rss.events-{n}": {"topic": "rss.events", "partition": n, "position": 10 * number} for n in range(2)}
     keyed = KeyedFile(FileRef(f"{number}.state", 1_400_000, "00"), 0, 127)
-    region = RegionSnapshot({"news": OperatorSnapshot(splits), "count": OperatorSnapshot(keyed=(keyed,))}, location)
+    operators = {"news": OperatorSnapshot(splits, name="Source: news"), "count": OperatorSnapshot(keyed=(keyed,))}
     return Manifest(
         job=job,
         incarnation="5e1f",
@@ -35,7 +35,7 @@ def manifest(number: int, kind: Kind, *, job: str = "news", location: Location |
         kind=kind,
         created_at_ms=1_700_000_000_000 + number,
         parallelism=1,
-        regions={"r-0": region},
+        regions={"r-0": RegionSnapshot(operators, location)},
         predecessor=None if kind is Kind.BASELINE else SnapshotId(3, number - 1, "a7"),
         headrace_version="0.1",
     )
@@ -146,7 +146,7 @@ def test_the_newest_checkpoint_of_a_job_is_shown_with_positions_state_and_marker
             "  marker: transactional_id p-news-r-0, group p-news-r-0, topic rss.events, partition 0",
             "  operator count",
             "    state, key groups 0 to 127: 1.4 MB in 19.state",
-            "  operator news",
+            "  operator news, Source: news",
             "    split rss.events-0: topic rss.events, partition 0, position 190",
             "    split rss.events-1: topic rss.events, partition 1, position 190",
         ]

@@ -279,7 +279,7 @@ def test_state_without_an_operator_is_refused_unless_it_may_be_left_behind(tmp_p
         job_of(Numbers(), (Process(Count()), lambda x: 0), sink=LedgerSink(ledger)), with_folder(tmp_path), ledger, 9
     )
     without = job_of(Numbers(), sink=LedgerSink(ledger))
-    with pytest.raises(StateError, match=r"no operator of this program claims.*ignore-unclaimed-state"):
+    with pytest.raises(StateError, match=r"keyed operator `process` \(.*no operator.* claims.*ignore-unclaimed-state"):
         run_job(without, with_folder(tmp_path))
     allowed = with_folder(tmp_path)
     allowed.set_string("execution.state-recovery.ignore-unclaimed-state", "true")
