@@ -311,6 +311,40 @@ def test_a_pattern_finds_topics_by_their_whole_name(
     assert {split.partition.topic for split in running.splits} == topics
 
 
+def test_restored_partitions_that_the_program_no_longer_subscribes_to_are_read_and_warned_of(
+    run: Run, builder: Builder, write: Write, make_topic: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = make_topic(partitions=2), make_topic()
+    snapshot = run(builder(old).build()).splits
+    write(old, b"old", partition=1)
+    write(new, b"new")
+
+    with caplog.at_level(logging.WARNING, "headrace"):
+        resumed = run(builder(new).build(), snapshot)
+
+    assert sorted(resumed.read(2)) == [b"new", b"old"]
+    (warning,) = caplog.messages
+    assert f"no longer subscribes to {old}-0, {old}-1, but they" in warning
+    assert "are still read" in warning
+    assert "`uid`" in warning
+    assert "`--fresh`" in warning
+
+
+def test_of_restored_partitions_only_the_unread_ones_that_are_not_subscribed_to_are_warned_of(
+    run: Run, builder: Builder, make_topic: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = make_topic(partitions=2)
+    first, second = sorted(run(builder(topic).build()).splits, key=lambda split: split.partition)
+    only_first = {first.partition}
+    with caplog.at_level(logging.WARNING, "headrace"):
+        run(builder(topic).build(), [first, second])
+        run(builder().set_topic_pattern(f"{topic[:-1]}.").build(), [first, second])
+        run(builder().set_partitions(only_first).build(), [first, replace(second, stop=second.position)])
+        assert caplog.messages == []
+        run(builder().set_partitions(only_first).build(), [first, second])
+    assert [f"subscribes to {second.partition}, but" in message for message in caplog.messages] == [True]
+
+
 def test_only_the_given_partitions_are_read(run: Run, builder: Builder, write: Write, make_topic: Make) -> None:
     topic = make_topic(partitions=2)
     write(topic, b"no", partition=0)

@@ -2,8 +2,8 @@
 
 Theory of operation. `start` and `discover` describe the topics, compare with what is known, and resolve what is new:
 partitions of the first look with the program's starting offsets, later ones at their first record, as they were empty a
-moment ago (FLIP-288). Restored splits are kept, whatever the program subscribes to now, unless their log does not hold
-their position any more: then `offsets.reset` decides, and says so.
+moment ago (FLIP-288). Restored splits are kept, whatever the program subscribes to now, and those that it does not are
+warned of. If a log does not hold a restored position any more, `offsets.reset` decides, and says so.
 """
 
 from __future__ import annotations
@@ -88,6 +88,17 @@ def partitions_of(subscription: Subscription, topics: Iterable[TopicDescription]
     return list(subscription.partitions)
 
 
+def is_subscribed(subscription: Subscription, partition: KafkaTopicPartition) -> bool:
+    """Whether the program asks for this partition.
+
+    >>> is_subscribed(TopicPattern("rss.*"), KafkaTopicPartition("rss.events", 3))
+    True
+    """
+    if isinstance(subscription, Partitions):
+        return partition in subscription.partitions
+    return partition.topic in topics_of(subscription, [partition.topic])
+
+
 @dataclass(frozen=True, slots=True)
 class EnumeratorSettings:
     """What a source tells its enumerator."""
@@ -110,7 +121,11 @@ class KafkaSplitEnumerator(SplitEnumerator):
         self._known: set[KafkaTopicPartition] = set()
 
     def start(self, restored: Sequence[Split] | None) -> list[Split]:
-        kept = [] if restored is None else self._check([_kafka_split(split) for split in restored])
+        kept = [_kafka_split(split) for split in restored or ()]
+        # First: it explains an error about a topic that the program does not name any more.
+        self._warn_of_unsubscribed(kept)
+        if restored is not None:
+            kept = self._check(kept)
         self._known = {split.partition for split in kept}
         starting = self._settings.starting if restored is None else KafkaOffsetsInitializer.earliest()
         return [*kept, *self._find(starting)]
@@ -231,6 +246,18 @@ class KafkaSplitEnumerator(SplitEnumerator):
                 if moved.reason is not None:
                     _LOG.warning("records were lost to this job before it resumed: %s", moved.reason)
         return [checked.get(split, split) for split in restored]
+
+    def _warn_of_unsubscribed(self, restored: Iterable[KafkaSplit]) -> None:
+        subscription = self._settings.subscription
+        unread = sorted(split.partition for split in restored if not split.is_finished)
+        if others := [str(partition) for partition in unread if not is_subscribed(subscription, partition)]:
+            _LOG.warning(
+                "the program no longer subscribes to %s, but they come from the checkpoint and are still read, as in "
+                "Flink. To stop reading them, give the source another `uid` and set "
+                "`execution.state-recovery.ignore-unclaimed-state: true`, or start over with `--fresh`; either way the "
+                "source begins at its starting offsets, which may repeat or lose records",
+                ", ".join(others),
+            )
 
 
 def _kafka_split(split: Split) -> KafkaSplit:
