@@ -1,7 +1,8 @@
 """Saying no by name: what PyFlink has and Headrace has not (yet) raises an error that says so and what to do instead.
 
 Three forms, by what is refused: `refuse_names` for the names of a module (an import of one raises), `refuses` for the
-methods of a class (a call of one raises), and `not_supported` for anything else, an argument or a setting.
+methods of a class (a call of one raises), and `not_supported` for anything else, an argument, a setting, or a whole
+module (its import raises).
 """
 
 from __future__ import annotations

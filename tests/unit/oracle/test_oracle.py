@@ -9,6 +9,7 @@ import enum
 import importlib
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -58,6 +59,16 @@ def test_every_name_is_there_with_its_signatures_or_is_refused(module: str, name
         check_class(f"{module}.{name}", found, facts)
     elif facts["kind"] == "function":
         check_parameters(f"{module}.{name}", found, facts["parameters"], bound=True)
+
+
+NOT_HERE = ["fn_execution.state_impl", "java_gateway", "metrics", "table", "table.expressions", "util.java_utils"]
+
+
+@pytest.mark.parametrize("module", NOT_HERE)
+def test_a_module_that_is_not_here_is_refused_by_name(module: str) -> None:
+    name = re.escape(f"headrace.{module.partition('.')[0]}")
+    with pytest.raises(NotSupportedError, match=f"^`{name}` is not supported by Headrace; (use|leave it out)"):
+        ours(f"pyflink.{module}")
 
 
 def check_class(path: str, found: Any, facts: dict[str, Any]) -> None:
