@@ -10,7 +10,7 @@ from typing import Any
 import cloudpickle
 
 from headrace.checkpoint.manifest import KeyedFile
-from headrace.errors import ConfigError, UserCodeError
+from headrace.errors import ConfigError, NotSupportedError, UserCodeError
 from headrace.functions import (
     FilterFunction,
     FlatMapFunction,
@@ -153,9 +153,7 @@ class SubtaskContext(RuntimeContext):
     def get_state(self, state_descriptor: ValueStateDescriptor) -> ValueState[Any]:
         """The state of this name, of the current key."""
         if self._keyed is None:
-            raise ConfigError(
-                f"`{self._name}` asks for keyed state, but its input is not keyed; put `key_by` before it"
-            )
+            raise ConfigError("it asks for keyed state, but its input is not keyed; put `key_by` before it")
         return HeapValueState(self._keyed.backend.table(state_descriptor.name), self._keyed.current)
 
 
@@ -237,9 +235,12 @@ class OpenOperator:
             return own  # type: ignore[no-any-return]
         try:
             own.open(self._context)
-        except ConfigError:
-            raise
         except Exception as error:
-            raise UserCodeError(f"`{self.node.name}` failed in open(): {error!r}", operator=self.node.name) from error
+            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # from the user's function on
+            where = f"`{self.node.name}` failed in open()"
+            if isinstance(error, ConfigError):
+                kind = NotSupportedError if isinstance(error, NotSupportedError) else ConfigError
+                raise kind(f"{where}: {error}") from error
+            raise UserCodeError(f"{where}: {error!r}", operator=self.node.name) from error
         self._opened.append(own)
         return getattr(own, method)  # type: ignore[no-any-return]

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from headrace.connector import Batch, SinkWriter, SourceReader
-from headrace.errors import ConfigError, DataError, UserCodeError
+from headrace.errors import ConfigError, DataError, NotSupportedError, UserCodeError
 from headrace.plan.graph import Node, Plan, ReadSource, WriteSink
 from headrace.runtime.loop import Loop
 from headrace.runtime.watermarks import NO_TIMESTAMP, Progress, WatermarkGenerator, combine
@@ -192,13 +192,15 @@ class Pipeline:
 
     def _blame(self, error: Exception, batch: Batch, index: int) -> NoReturn:
         """Raise an error that names operator and record, with the user's own traceback below it."""
-        if isinstance(error, ConfigError):
-            raise error
         if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
             error = error.__cause__  # raised inside a loop that is a generator
         traceback, node = self._locate(error.__traceback__)
         record = batch.origin.describe(index)
         error.__traceback__ = traceback
+        if isinstance(error, ConfigError):
+            # What is refused now is refused after a restart too, so it keeps its kind.
+            kind = NotSupportedError if isinstance(error, NotSupportedError) else ConfigError
+            raise kind(f"`{node.name}` failed on the record at {record}: {error}") from error
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         if node is self.node and self._strategy.timestamp_assigner is None:
             raise DataError(f"`{node.name}` cannot deserialize the record at {record}: {reason}") from error

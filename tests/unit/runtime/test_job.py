@@ -88,6 +88,11 @@ class Count(KeyedProcessFunction):
         yield ctx.get_current_key(), count
 
 
+def frames_of_cause(error: BaseException) -> list[str]:
+    assert error.__cause__ is not None
+    return [frame.name for frame in traceback.extract_tb(error.__cause__.__traceback__)]
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
@@ -99,7 +104,7 @@ def test_an_error_in_a_function_names_operator_and_record_with_the_users_own_tra
     with pytest.raises(UserCodeError, match=r"`map` failed with ZeroDivisionError.*number 3 of split a") as raised:
         run_job(plan, settings())
     assert raised.value.record == "number 3 of split a"
-    assert [frame.name for frame in traceback.extract_tb(raised.value.__cause__.__traceback__)] == ["divide"]
+    assert frames_of_cause(raised.value) == ["divide"]
 
 
 def test_the_record_is_found_behind_filters_and_flat_maps() -> None:
@@ -159,8 +164,37 @@ def test_keyed_state_without_a_key_is_refused_by_name() -> None:
         def map(self, value: Any) -> Any:
             return value
 
-    with pytest.raises(ConfigError, match="not keyed; put `key_by`"):
+    with pytest.raises(ConfigError, match=r"`map` failed in open\(\): it asks .* not keyed; put `key_by`"):
         run_job(job_of(Numbers(limit=3), Map(Stateful())), settings())
+
+
+def test_what_is_refused_while_a_job_runs_names_operator_record_and_the_users_own_line(tmp_path: Path) -> None:
+    class Waiting(KeyedProcessFunction):
+        def process_element(self, value: Any, ctx: KeyedProcessFunction.Context) -> Any:
+            if value == 3:
+                ctx.timer_service().register_event_time_timer(value)
+            yield value
+
+    plan = job_of(Numbers(limit=10), (Process(Waiting()), lambda x: 0))
+    with pytest.raises(
+        NotSupportedError,
+        match=r"`process` failed on the record at number 3 .*: `TimerService.register_event_time_timer`",
+    ) as raised:
+        run_job(plan, with_folder(tmp_path, **RESTART_ONCE))
+    assert frames_of_cause(raised.value)[0] == "process_element"
+
+
+def test_what_is_refused_in_open_names_the_operator_and_the_users_own_line() -> None:
+    class Listing(MapFunction):
+        def open(self, runtime_context: RuntimeContext) -> None:
+            runtime_context.get_list_state(None)  # type: ignore[attr-defined]
+
+        def map(self, value: Any) -> Any:
+            return value
+
+    with pytest.raises(NotSupportedError, match=r"`map` failed in open\(\): `RuntimeContext.get_list_state`") as raised:
+        run_job(job_of(Numbers(limit=3), Map(Listing())), settings())
+    assert frames_of_cause(raised.value)[0] == "open"
 
 
 def test_a_failure_before_the_first_run_ends_the_job_whatever_the_restart_strategy(tmp_path: Path) -> None:
