@@ -43,7 +43,11 @@ class UserCodeError(HeadraceError, RuntimeError):
 
 
 class DataError(HeadraceError, ValueError):
-    """Bytes that a schema cannot read, or a value that it cannot write."""
+    """Bytes that a schema cannot read, or a value that it cannot write; `record` says which, where that is known."""
+
+    def __init__(self, message: str, *, record: str | None = None) -> None:
+        super().__init__(message)
+        self.record = record
 
 
 class StateError(HeadraceError, RuntimeError):

@@ -144,6 +144,8 @@ class Job(JobClient):
         self._savepoint: _SavepointRequest | None = None
         self._has_run = False
         self._attempts = 0
+        self._failed_record: str | None = None
+        self._record_failures = 0
         self.progress: JobProgress | None = None
         """Made anew every second while the job runs; None before."""
 
@@ -313,9 +315,23 @@ class Job(JobClient):
         # With the user's own traceback, if it was a function of the program's.
         users = error.__cause__ if isinstance(error, UserCodeError | DataError) else None
         log.error(
-            "job `%s` failed, restarting in %.1f s: %s", self._plan.job_name, delay_ms / 1000, error, exc_info=users
+            "job `%s` failed, restarting in %.1f s: %s%s",
+            self._plan.job_name,
+            delay_ms / 1000,
+            error,
+            self._again(error),
+            exc_info=users,
         )
         return delay_ms / 1000
+
+    def _again(self, error: Exception) -> str:
+        """What to add to a failure on the record that the attempt before had failed on too."""
+        record = error.record if isinstance(error, UserCodeError | DataError) else None
+        is_same = record is not None and record == self._failed_record
+        self._failed_record, self._record_failures = record, self._record_failures + 1 if is_same else 1
+        if not is_same:
+            return ""
+        return f"; the same record failed {self._record_failures} times in a row: starting again may not be enough"
 
     def _explain_fencing(self, coordinator: Coordinator) -> OtherCopy | TimedOut | BackOff:
         try:

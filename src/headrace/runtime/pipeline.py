@@ -203,9 +203,11 @@ class Pipeline:
             raise kind(f"`{node.name}` failed on the record at {record}: {error}") from error
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         if node is self.node and self._strategy.timestamp_assigner is None:
-            raise DataError(f"`{node.name}` cannot deserialize the record at {record}: {reason}") from error
+            message = f"`{node.name}` cannot deserialize the record at {record}: {reason}"
+            raise DataError(message, record=record) from error
         if isinstance(node.operator, WriteSink):
-            raise DataError(f"`{node.name}` cannot serialize what came of the record at {record}: {reason}") from error
+            message = f"`{node.name}` cannot serialize what came of the record at {record}: {reason}"
+            raise DataError(message, record=record) from error
         message = f"`{node.name}` failed with {reason} on the record at {record}"
         raise UserCodeError(message, operator=node.name, record=record) from error
 

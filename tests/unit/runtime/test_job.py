@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.unit.checkpoint.test_storage import Instead
-from tests.unit.runtime.endless import Ledger, LedgerSink, NumberEnumerator, Numbers
+from tests.unit.runtime.endless import Ledger, LedgerSink, NumberEnumerator, NumberReader, Numbers
 
 from headrace.checkpoint import storage
 from headrace.checkpoint.marker import Marker, SnapshotId
@@ -242,6 +242,49 @@ def test_functions_are_fresh_after_a_restart(tmp_path: Path) -> None:
     plan = job_of(Numbers(limit=3_000), Map(Numbering()), Map(failing_once(tmp_path, 2_000)))
     run_job(plan, with_folder(tmp_path / "c", **RESTART_ONCE))
     assert sorted(path.name for path in tmp_path.glob("attempt-*")) == ["attempt-0-0", "attempt-1-0"]
+
+
+def test_a_restart_says_when_the_same_record_failed_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    attempt = tmp_path / "attempt"
+    attempt.write_text("0")
+
+    def fail(value: int) -> int:
+        number = int(attempt.read_text())
+        if number < 6 and value == (2_000 if number == 3 else 1_000):
+            attempt.write_text(str(number + 1))
+            raise ValueError("not today")
+        return value
+
+    options = RESTART_ONCE | {"restart__strategy_fixed__delay_attempts": 9}
+    run_job(job_of(Numbers(limit=3_000), Map(fail)), with_folder(tmp_path / "c", **options))
+
+    restarts = [message.partition("number ")[2] for message in caplog.messages if "restarting in" in message]
+    again = "1000 of split a; the same record failed {} times in a row: starting again may not be enough"
+    assert restarts == [
+        "1000 of split a",
+        again.format(2),
+        again.format(3),
+        "2000 of split a",
+        "1000 of split a",
+        again.format(2),
+    ]
+
+
+def test_bytes_that_fail_again_are_told_of_like_any_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(NumberReader):
+        @staticmethod
+        def deserialize(value: int) -> int:
+            return 1 // (value - 5)
+
+    class Source(Numbers):
+        def create_reader(self, context: Any) -> Any:
+            return Broken(self)
+
+    options = RESTART_ONCE | {"restart__strategy_fixed__delay_attempts": 2}
+    with pytest.raises(DataError) as raised:
+        run_job(job_of(Source(limit=10)), with_folder(tmp_path, **options))
+    assert raised.value.record == "number 5 of split a"
+    assert "the same record failed 2 times in a row" in caplog.text
 
 
 def test_without_a_restart_strategy_the_first_failure_is_the_last(tmp_path: Path) -> None:
