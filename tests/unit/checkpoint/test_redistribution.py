@@ -218,4 +218,4 @@ def test_operator_that_has_state_in_one_region_only_needs_a_claim() -> None:
     result = redistribute(restore(before), lanes("a", "b"), max_parallelism=128)
 
     assert isinstance(result, Refuse)
-    assert "state of 'gone', which no operator of this program claims" in result.reason
+    assert "state of source 'gone', which no operator of this program claims" in result.reason

@@ -414,9 +414,9 @@ def test_a_source_that_had_no_splits_is_no_new_one_when_the_job_resumes(tmp_path
     ledger, begun = Ledger(), list[Any]()
 
     class Enumerator(NumberEnumerator):
-        def start(self, restored: Any, state: Any) -> Any:
+        def start(self, restored: Any) -> Any:
             begun.append(restored)
-            return super().start(restored, state)
+            return super().start(restored)
 
     class Empty(Numbers):
         def create_enumerator(self, context: Any) -> Any:
