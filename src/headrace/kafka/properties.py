@@ -391,8 +391,8 @@ def producer_settings(properties: Mapping[str, str]) -> dict[str, str]:
     """
     given = translate(properties, Role.PRODUCER).settings
     settings = {**PRODUCER_DEFAULTS, **given}
-    in_flight = given.get("max.in.flight.requests.per.connection", "5")
-    contradicts = settings["acks"] not in ("all", "-1") or given.get("retries") == "0" or int(in_flight) > 5
+    in_flight = read_int(given, "max.in.flight.requests.per.connection", 5)
+    contradicts = settings["acks"] not in ("all", "-1") or given.get("retries") == "0" or in_flight > 5
     if "enable.idempotence" not in given and contradicts:
         settings["enable.idempotence"] = "false"
     return settings

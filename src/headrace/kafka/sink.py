@@ -293,6 +293,12 @@ class KafkaSinkBuilder:
                         "take it away"
                     )
         translation = translate(properties, Role.PRODUCER)
+        settings = producer_settings(properties)
+        if self._guarantee is DeliveryGuarantee.EXACTLY_ONCE and settings["enable.idempotence"] != "true":
+            raise ConfigError(
+                "DeliveryGuarantee.EXACTLY_ONCE needs idempotence, and cannot have it with `retries` 0, with `acks` other "
+                "than all, or with more than 5 `max.in.flight.requests.per.connection`; take what sets these away"
+            )
         read_int(properties, "transaction.timeout.ms", 0)
         read_int(properties, "default.api.timeout.ms", 0)
         read_bool(properties, "allow.auto.create.topics", True)

@@ -231,7 +231,9 @@ class Coordinator:
             if not markers:
                 # Nothing to claim, so the folder alone says who works in it.
                 newest = self._folder.read().newest
-                return TimedOut() if newest is None else OtherCopy(newest.id)
+                if newest is None:
+                    return TimedOut()
+                return OtherCopy(newest.id, continues=newest.incarnation == baseline.incarnation)
             waited_ms = int((self._clock() - started_at) * 1000)
             verdict = on_fenced(
                 baseline.marker, markers, claimed=self._start.is_claimed, waited_ms=waited_ms, grace_ms=FENCING_GRACE_MS

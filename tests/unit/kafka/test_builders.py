@@ -85,6 +85,27 @@ def sink() -> KafkaSinkBuilder:
             ),
             "needs `acks` all",
         ),
+        *(
+            (
+                lambda name=name, value=value: (
+                    sink()
+                    .set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE)
+                    .set_transactional_id_prefix("p")
+                    .set_property(name, value)
+                    .build()
+                ),
+                "needs idempotence",
+            )
+            for name, value in [
+                ("retries", "0"),
+                ("request.required.acks", "1"),
+                ("max.in.flight.requests.per.connection", "6"),
+            ]
+        ),
+        (
+            lambda: sink().set_property("max.in.flight.requests.per.connection", "x").build(),
+            "`max.in.flight.requests.per.connection`",
+        ),
         (lambda: KafkaRecordSerializationSchema.builder().set_topic("t").build(), "set_value_serialization_schema"),
         (
             lambda: (
