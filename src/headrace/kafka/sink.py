@@ -296,7 +296,7 @@ class KafkaSinkBuilder:
         settings = producer_settings(properties)
         if self._guarantee is DeliveryGuarantee.EXACTLY_ONCE and settings["enable.idempotence"] != "true":
             raise ConfigError(
-                "DeliveryGuarantee.EXACTLY_ONCE needs idempotence, and cannot have it with `retries` 0, with `acks` other "
+                "DeliveryGuarantee.EXACTLY_ONCE needs idempotence, and cannot have it with `retries` 0, `acks` other "
                 "than all, or with more than 5 `max.in.flight.requests.per.connection`; take what sets these away"
             )
         read_int(properties, "transaction.timeout.ms", 0)
