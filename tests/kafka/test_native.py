@@ -28,6 +28,7 @@ from headrace.kafka.client.protocol import (
     Consumer,
     EndOfPartition,
     KafkaTopicPartition,
+    OffsetsCommitted,
     Producer,
     Records,
 )
@@ -114,6 +115,7 @@ def write(producer: Producer, topic: str, values: list[Any], **columns: Any) -> 
         ({"values": [b"x"], "headers": [["name"]]}, ValueError),
         ({"values": [b"x"], "headers": [[("a\0b", b"x")]]}, ValueError),
         ({"values": [b"x"], "headers": [7]}, TypeError),
+        ({"values": [b"x"], "headers": [iter([("name", "text")])]}, TypeError),
     ],
 )
 def test_wrong_types_are_exceptions_and_leave_the_producer_usable(
@@ -155,6 +157,7 @@ def test_a_consumer_refuses_what_is_no_number_partition_or_time(client: Client) 
         lambda: consumer.consume(1, float("nan")),
         lambda: consumer.assign({"topic": 0}),  # type: ignore[dict-item]
         lambda: consumer.assign({KafkaTopicPartition("t", 1 << 40): 0}),
+        lambda: consumer.assign({KafkaTopicPartition("t" * 600, 0): 0}),
         lambda: consumer.assign({KafkaTopicPartition("t", 0): "x"}),  # type: ignore[dict-item]
         lambda: consumer.assign(7),  # type: ignore[arg-type]
         lambda: consumer.consume(1 << 70, 0),
@@ -257,7 +260,7 @@ def test_partitions_are_chosen_by_number_or_by_the_partitioner(
     keys = [b"21", b"foobar", b"a-little-bit-long-string", b"abc"]
     chosen = client.murmur2_partitions(keys, 5)
     assert chosen == [(h & 0x7FFFFFFF) % 5 for h in (-973932308, -790332482, -985981536, 479470107)]
-    write(producer, topic, [*keys, b"here"], keys=[*keys, b"abc"], partitions=[-1, -1, -7, -1, 4])
+    write(producer, topic, [*keys, b"here"], keys=[*keys, b"abc"], partitions=[-1, -1, 2 - (1 << 32), -1, 4])
     found = {v: batch.partition.partition for batch in read(consumer, topic, 5) for v in batch.values}
     assert found == dict(zip([*keys, b"here"], [*chosen, 4], strict=True))
     try:
@@ -267,6 +270,120 @@ def test_partitions_are_chosen_by_number_or_by_the_partitioner(
     except ClientError as error:
         failure = error.failure
     assert failure.name == "_UNKNOWN_PARTITION"
+
+
+def test_partitions_and_offsets_are_asked_for(
+    client: Client, kafka: DevBroker, producer: Producer, consumer: Any, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    partition = KafkaTopicPartition(topic, 0)
+    write(producer, topic, [b"a", b"b", b"c"], timestamps=[1_700_000_000_000 + n for n in (0, 10, 20)])
+    assert consumer.watermark_offsets(partition, TIMEOUT_S) == (0, 3)
+    assert consumer.offsets_for_times({partition: 1_700_000_000_005}, TIMEOUT_S) == {partition: 1}
+    assert consumer.committed([partition], TIMEOUT_S) == {partition: None}
+    consumer.assign({partition: 0})
+    consumer.commit({partition: 2})
+    deadline = time.monotonic() + TIMEOUT_S
+    while not any(isinstance(event, OffsetsCommitted) for event in consumer.consume(10, 0.5)):
+        assert time.monotonic() < deadline
+    assert consumer.committed([partition], TIMEOUT_S) == {partition: 2}
+
+
+def test_a_partition_that_is_assigned_twice_is_refused_and_goes_on_waking_its_reader(
+    producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic(partitions=2)
+    first, second = KafkaTopicPartition(topic, 0), KafkaTopicPartition(topic, 1)
+    consumer.assign({first: 0})
+    with pytest.raises(ClientError, match="_CONFLICT"):
+        consumer.assign({first: 0, second: 0})
+    deadline = time.monotonic() + TIMEOUT_S
+    while not any(isinstance(event, EndOfPartition) for event in consumer.consume(10, 1.0)):
+        assert time.monotonic() < deadline
+    write(producer, topic, [b"x"], partitions=[0])
+    begun = time.monotonic()
+    assert any(isinstance(event, Records) for event in consumer.consume(10, TIMEOUT_S))
+    assert time.monotonic() - begun < TIMEOUT_S / 3
+
+
+class Longer(list[Any]):
+    """Says that it is longer than it is."""
+
+    def __len__(self) -> int:
+        return 1_000
+
+
+def test_columns_are_as_long_as_they_are_and_not_as_they_say(client: Client) -> None:
+    producer = client.producer(writing(NOBODY))
+    producer.produce("topic", Longer([b"x"]))
+    for column in ("keys", "timestamps", "partitions", "headers"):
+        with pytest.raises(ValueError, match="a column of 0"):
+            producer.produce("topic", [b"x"], **{column: Longer()})
+    producer.close()
+
+
+def test_handles_that_were_not_made_let_go_of_nothing(client: Client) -> None:
+    program = (
+        "import os\n"
+        "from headrace.kafka.client.native import _librdkafka\n"
+        "for make in (_librdkafka.Consumer, _librdkafka.Producer):\n"
+        "    for arguments in ((), ({},), (7,)):\n"
+        "        try:\n"
+        "            make(*arguments)\n"
+        "        except (TypeError, RuntimeError):\n"
+        "            pass\n"
+        "os.fstat(0)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], stdin=subprocess.PIPE, capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.fixture
+def transactional(client: Client, kafka: DevBroker, topic_name: Callable[[str], str]) -> Iterator[Producer]:
+    more = {"transactional.id": topic_name("id"), "linger.ms": "5000", "transaction.timeout.ms": "60000"}
+    made = client.producer({**writing(kafka.bootstrap_servers), "delivery.timeout.ms": "30000", **more})
+    made.init_transactions(TIMEOUT_S)
+    made.begin_transaction()
+    yield made
+    made.close()
+
+
+def test_records_that_were_never_sent_do_not_hold_up_an_abort(
+    transactional: Producer, make_topic: Callable[..., str]
+) -> None:
+    transactional.produce(make_topic(), [b"x"] * 100)
+    begun = time.monotonic()
+    transactional.abort_transaction(TIMEOUT_S)
+    assert time.monotonic() - begun < 4
+    transactional.begin_transaction()
+
+
+def test_a_commit_says_which_delivery_failed(transactional: Producer, make_topic: Callable[..., str]) -> None:
+    transactional.produce(make_topic(**{"max.message.bytes": "1000"}), [b"x" * 2_000])
+    with pytest.raises(ClientError) as raised:
+        transactional.commit_transaction(TIMEOUT_S)
+    assert raised.value.failure.name == "MSG_SIZE_TOO_LARGE"
+    assert raised.value.failure.requires_abort
+
+
+def test_nothing_is_left_of_a_flush_that_does_not_wait(client: Client) -> None:
+    producer = client.producer(writing(NOBODY))
+    assert producer.flush(0.0) == 0
+    producer.produce("topic", [b"x"])
+    assert producer.flush(0.0) == 1
+    producer.close()
+
+
+def test_failures_that_were_heard_of_survive_a_refusal(
+    client: Client, kafka: DevBroker, make_topic: Callable[..., str]
+) -> None:
+    small = make_topic(**{"max.message.bytes": "1000"})
+    producer = client.producer(writing(kafka.bootstrap_servers, queue_buffering_max_messages="1", linger_ms="0"))
+    with pytest.raises(ClientError):
+        producer.produce(small, [b"x" * 2_000, b"x", b"x" * 2_000_000])
+    producer.flush(TIMEOUT_S)
+    assert [failure.size_bytes for failure in producer.take_failures()] == [2_000]
+    producer.close()
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -250,6 +250,12 @@ def test_a_client_logs_in_with_tokens_that_it_asks_for(
         assert time.monotonic() < deadline
     assert list(found[0].values) == [b"x"]
     reader.close()
+    began = time.monotonic()
+    transactional = {"transactional.id": topic, "transaction.timeout.ms": "60000", "delivery.timeout.ms": "30000"}
+    writer = client.producer({**settings, **transactional}, token=token)
+    writer.init_transactions(TIMEOUT_S)
+    assert time.monotonic() - began < TIMEOUT_S / 3
+    writer.close()
     admin = client.admin(settings, TIMEOUT_S, token=token)
     assert topic in admin.topic_names()
     assert admin.committed(topic, [KafkaTopicPartition(topic, 0)], stable=True)

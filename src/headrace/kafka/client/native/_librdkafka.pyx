@@ -325,14 +325,16 @@ cdef class Handle:
 
     def __cinit__(self):
         self.told = []
-        if not is_loaded:
-            raise RuntimeError("`load` comes first")
         self.pid = getpid()
 
     cdef int make(self, int kind, settings, int events, on_token, on_statistics, on_log) except -1:
         cdef char text[512]
-        cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()
+        cdef rd_kafka_conf_t *conf
         cdef int result
+        # Not sooner: before it has attributes a subclass must not fail.
+        if not is_loaded:
+            raise RuntimeError("`load` comes first")
+        conf = rd_kafka_conf_new()
         try:
             for name, value in {**settings, "log.queue": "true"}.items():
                 result = rd_kafka_conf_set(conf, name_of(name), name_of(value), text, sizeof(text))
