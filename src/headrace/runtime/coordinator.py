@@ -198,7 +198,9 @@ class Coordinator:
             return
         is_final = self._input_ended or self._stopping
         is_due = self._next_checkpoint is not None and now >= self._next_checkpoint
-        if is_final or is_due or self._savepoint_request is not None:
+        # A savepoint is taken at once; one that failed waits like any checkpoint, or would use up all that may fail.
+        is_asked_for = self._savepoint_request is not None and not self._failures
+        if is_final or is_due or is_asked_for:
             self._trigger(now, is_final=is_final)
 
     def seconds_until_due(self) -> float:
@@ -320,6 +322,8 @@ class Coordinator:
         if interval is not None:
             due = max(flight.started_at + interval / 1000, now + self._settings.min_pause_ms / 1000)
             self._next_checkpoint = max(due, now)
+        else:
+            self._next_checkpoint = None
         log.debug("checkpoint %s complete in %.0f ms", manifest.id, (now - flight.started_at) * 1000)
         if flight.savepoint is not None:
             self._last_savepoint = self._write_savepoint(flight.savepoint, manifest)

@@ -149,6 +149,31 @@ def test_failed_checkpoints_are_counted_anew_behind_one_that_is_complete(
     assert harness.coordinator.completed.id.number == 7
 
 
+def test_a_savepoint_that_failed_waits_like_any_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = Harness(
+        tmp_path / "c",
+        COUNT,
+        execution_checkpointing_interval="0 s",
+        execution_checkpointing_tolerable__failed__checkpoints=1,
+    )
+    harness.start()
+    harness.worker.step(0)
+    harness.coordinator.request_savepoint(tmp_path)
+    with monkeypatch.context() as patch:
+        fill_disk(patch)
+        harness.turn()
+        harness.turn()
+    harness.turn()
+    assert harness.coordinator.completed is None
+    harness.after(1)
+    assert harness.coordinator.completed is not None
+    taken = harness.coordinator.completed.id.number
+    # Without an interval there is no other one.
+    harness.worker.step(0)
+    harness.after(10)
+    assert harness.coordinator.completed.id.number == taken
+
+
 def test_one_failed_checkpoint_too_many_fails_the_attempt(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     harness.start()
 
