@@ -37,7 +37,14 @@ TRANSACTION_CALL_S = 5.0
 
 _CALL_S = 1.0
 _GIVE_UP_S = 20.0
-_NO_ANSWER_YET = frozenset({"_TIMED_OUT", "_TRANSPORT", "_WAIT_COORD"})
+_AGAIN_S = 0.05
+_NO_ANSWER_YET = frozenset(
+    {
+        *("_TIMED_OUT", "_TRANSPORT", "_WAIT_COORD", "REQUEST_TIMED_OUT", "UNSTABLE_OFFSET_COMMIT"),
+        # A broker that has just started, or just lost the group to another one.
+        *("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS"),
+    }
+)
 
 
 def committed(
@@ -67,9 +74,9 @@ def committed(
                 if failure.name not in _NO_ANSWER_YET:
                     return {partition_of(one): failure for one in asked}
             else:
-                if not any(one.error and one.error.name() == "UNSTABLE_OFFSET_COMMIT" for one in found):
+                if not any(one.error and one.error.name() in _NO_ANSWER_YET for one in found):
                     return {partition_of(one): _committed(one) for one in found}
-            if (refused := _refusal(client.poll(0))) is not None:
+            if (refused := _refusal(client.poll(_AGAIN_S))) is not None:
                 return {partition_of(one): refused for one in asked}
             if time.monotonic() > deadline or (reports.cause is not None and is_hopeless(reports.cause)):
                 raise ClientError(with_cause(timed_out, reports))
