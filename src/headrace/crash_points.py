@@ -23,6 +23,7 @@ CRASH_POINTS: Final[tuple[tuple[str, str], ...]] = (
     ("start.fencing", "one transactional id is fenced, others may not be"),
     ("start.fenced", "every older producer is shut out, no marker is read"),
     ("start.markers_read", "the markers are read, the folder is not read again"),
+    ("lane.fenced", "the worker that takes a lost one's place has shut it out, nothing else"),
     ("claim.committed", "every region holds the baseline's marker"),
     ("checkpoint.triggered", "a checkpoint has its number, nothing else"),
     ("checkpoint.flushed", "everything written is acknowledged, no state is written"),

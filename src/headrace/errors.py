@@ -69,5 +69,9 @@ class FencedError(ExternalError):
         super().__init__(message, retriable=True)
 
 
+class RemoteTraceback(Exception):
+    """The traceback of an exception that was raised in a worker's process, as text: the cause of that exception."""
+
+
 class InternalError(HeadraceError, AssertionError):
     """A defect in Headrace. Please report it with the traceback."""

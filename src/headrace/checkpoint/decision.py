@@ -232,6 +232,19 @@ class BackOff:
     """Fenced before the own claim: another copy is starting too. Wait for a random while and start over."""
 
 
+def on_lane_lost(last: Manifest, prepared: Manifest | None, markers: Markers) -> Manifest | None:
+    """From which snapshot a lane goes on whose worker was lost, while the others go on; None: all start again.
+
+    `last` is the last snapshot that every region committed, `prepared` a checkpoint that some may have; `markers` are
+    those of the lane's own regions, read when the lost worker was shut out.
+
+    A lane that lost the transaction of a prepared checkpoint cannot go on alone: its neighbours stand behind it, and no
+    later checkpoint could say from where each region comes. A start can.
+    """
+    newest = prepared or last
+    return newest if all(marker == newest.marker for marker in markers.values()) else None
+
+
 def on_fenced(
     own: Marker, markers: Iterable[Marker | None], *, claimed: bool, waited_ms: int, grace_ms: int = 5_000
 ) -> OtherCopy | TimedOut | LookAgain | BackOff:

@@ -12,8 +12,10 @@ from headrace.cli.run import settings_of, with_state_folder
 from headrace.common import options
 from headrace.common.config_options import DURATION, ConfigOption
 from headrace.common.configuration import Configuration
+from headrace.errors import NotSupportedError
 from headrace.plan.explain import explain as explain_plan
 from headrace.plan.graph import Plan
+from headrace.plan.parallelism import with_parallelism
 from headrace.runtime.settings import check_plan, read_settings
 
 
@@ -60,11 +62,18 @@ def explain(program: Path | None, arguments: tuple[str, ...], settings: Configur
     try:
         run_program(program, arguments, settings, _Taker())
     except _Described as job:
-        click.echo(explain_plan(job.plan))
         # A plan that would be refused is shown all the same, and then what is wrong with it.
         configuration = with_state_folder(job.configuration, program)
-        for warning in check_plan(job.plan, read_settings(configuration), configuration):
+        plan, refusal = job.plan, None
+        try:
+            plan = with_parallelism(plan, options.PARALLELISM.read(configuration))
+        except NotSupportedError as error:
+            refusal = error
+        click.echo(explain_plan(plan))
+        for warning in check_plan(plan, read_settings(configuration)):
             click.echo(f"warning: {warning}", err=True)
+        if refusal is not None:
+            raise refusal from None
     else:
         click.echo(f"{program} starts no job", err=True)
 

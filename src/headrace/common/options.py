@@ -216,6 +216,22 @@ RESTART_STRATEGY: ConfigOption[str | None] = ConfigOption(
     "What follows a failure. Not set: exponential-delay with checkpoints, none without.",
     fallback_keys=("restart-strategy",),
 )
+FAILOVER_STRATEGY: ConfigOption[str] = ConfigOption(
+    "jobmanager.execution.failover-strategy",
+    one_of("region", "full"),
+    "region",
+    "With parallelism above 1, what starts again when a worker fails: what is connected with it, or the whole job.",
+)
+HEARTBEAT_INTERVAL: ConfigOption[int] = ConfigOption(
+    "heartbeat.interval", DURATION, 10_000, "How often a worker's process gives a sign of life.", minimum=1
+)
+HEARTBEAT_TIMEOUT: ConfigOption[int] = ConfigOption(
+    "heartbeat.timeout",
+    DURATION,
+    50_000,
+    "A worker's process that gives no sign of life for so long is killed, and has failed.",
+    minimum=1,
+)
 FIXED_DELAY_ATTEMPTS: ConfigOption[int] = ConfigOption(
     "restart-strategy.fixed-delay.attempts", INTEGER, 1, "Restarts before the job fails.", minimum=0
 )

@@ -48,6 +48,10 @@ class CollectionSource(Source):
     def boundedness(self) -> Boundedness:
         return Boundedness.BOUNDED
 
+    @property
+    def is_parallel(self) -> bool:
+        return False
+
     def create_enumerator(self, context: SourceContext) -> SplitEnumerator:
         return _CollectionEnumerator()
 

@@ -7,6 +7,7 @@ readers' splits, so that no split is forgotten between the two.
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,10 @@ class SplitEnumerator(ABC):
     def discover(self) -> list[Split]:
         """Splits that are new since the last call, resolved."""
         return []
+
+    def lane_of(self, split: Split, lanes: int) -> int:
+        """Which of `lanes` readers gets a split that no reader has had before. Always the same one."""
+        return zlib.crc32(split.split_id.encode()) % lanes
 
     def close(self) -> None:
         """Release clients. May be called twice."""

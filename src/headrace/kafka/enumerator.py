@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
@@ -99,6 +100,21 @@ def is_subscribed(subscription: Subscription, partition: KafkaTopicPartition) ->
     return partition.topic in topics_of(subscription, [partition.topic])
 
 
+def lane_of(partition: KafkaTopicPartition, lanes: int) -> int:
+    """Which of `lanes` readers gets a partition, as Flink has it: in turn, from one that the topic's name chooses.
+
+    >>> [lane_of(KafkaTopicPartition("orders", partition), 3) for partition in range(4)]
+    [0, 1, 2, 0]
+    >>> lane_of(KafkaTopicPartition("topic-a", 0), 8)
+    5
+    """
+    # Java's hash of a string: a polynomial over UTF-16 code units, in 32 bits.
+    digest = 0
+    for (unit,) in struct.iter_unpack("<H", partition.topic.encode("utf-16-le")):
+        digest = (digest * 31 + unit) & 0xFFFFFFFF
+    return ((digest * 31 & 0x7FFFFFFF) % lanes + partition.partition) % lanes
+
+
 @dataclass(frozen=True, slots=True)
 class EnumeratorSettings:
     """What a source tells its enumerator."""
@@ -142,6 +158,9 @@ class KafkaSplitEnumerator(SplitEnumerator):
                 raise
             _LOG.warning("new partitions could not be looked for, trying again later: %s", error)
             return []
+
+    def lane_of(self, split: Split, lanes: int) -> int:
+        return lane_of(_kafka_split(split).partition, lanes)
 
     def close(self) -> None:
         self._admin.close()

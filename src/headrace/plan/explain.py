@@ -23,6 +23,7 @@ from headrace.plan.graph import (
     WriteSink,
 )
 from headrace.plan.identity import Region, is_keyed, operator_ids, regions
+from headrace.plan.parallelism import lanes
 
 
 def explain(plan: Plan) -> str:
@@ -52,7 +53,7 @@ def explain(plan: Plan) -> str:
     ids = operator_ids(plan)
     parts = regions(plan)
     count = f"{_counted(len(plan.nodes), 'operator')} in {_counted(len(parts), 'region')}"
-    lines = [f"job `{plan.job_name}`: {count}, parallelism 1"]
+    lines = [f"job `{plan.job_name}`: {count}, parallelism {lanes(plan)}"]
     for region in parts:
         lines += ["", *_region(plan, region, ids)]
     lines += ["", "runs as one loop for each source", *(f"  {path}" for path in _paths(plan))]
@@ -64,7 +65,9 @@ def explain(plan: Plan) -> str:
 
 def _region(plan: Plan, region: Region, ids: dict[int, str]) -> Iterator[str]:
     sinks = ", ".join(f"`{plan.node(n).name}`" for n in region.exactly_once_sinks)
-    yield f"region {region.id}" + (f": one transaction, for {sinks}" if sinks else "")
+    parallelism = max(plan.node(n).parallelism or 1 for n in region.nodes)
+    each = f" and its like in each of {parallelism} lanes" if parallelism > 1 else ""
+    yield f"region {region.id}{each}" + (f": one transaction, for {sinks}" if sinks else "")
     rows = [_row(plan.node(n), ids[n]) for n in region.nodes]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:

@@ -79,13 +79,8 @@ def operator_ids(plan: Plan) -> dict[int, str]:
     return ids
 
 
-def regions(plan: Plan, lane: int = 0) -> list[Region]:
-    """The plan's connected parts, in plan order, as they are in one lane.
-
-    A region's id comes from the ids of its exactly-once sinks (else of its sources) and the lane, never from plan
-    order.
-    """
-    ids = operator_ids(plan)
+def connected(plan: Plan) -> list[tuple[int, ...]]:
+    """The plan's connected parts, in plan order, as node ids."""
     part_of: dict[int, int] = {}
     for node in plan:
         joined = {part_of[i] for i in node.inputs}
@@ -94,14 +89,26 @@ def regions(plan: Plan, lane: int = 0) -> list[Region]:
         for other, p in part_of.items():
             if p in joined:
                 part_of[other] = part
+    return [tuple(n for n, p in part_of.items() if p == part) for part in dict.fromkeys(part_of.values())]
+
+
+def regions(plan: Plan, lane: int = 0) -> list[Region]:
+    """The plan's connected parts, in plan order, as they are in one lane; without those that have fewer lanes.
+
+    A region's id comes from the ids of its exactly-once sinks (else of its sources) and the lane, never from plan
+    order.
+    """
+    ids = operator_ids(plan)
     result = []
-    for part in dict.fromkeys(part_of.values()):
-        nodes = [node for node in plan if part_of[node.id] == part]
+    for part in connected(plan):
+        nodes = [plan.node(n) for n in part]
+        if lane >= max(node.parallelism or 1 for node in nodes):
+            continue
         sources = tuple(node.id for node in nodes if isinstance(node.operator, ReadSource))
         sinks = tuple(node.id for node in nodes if is_exactly_once(node))
-        named = sorted(ids[n] for n in (sinks or sources or tuple(node.id for node in nodes)))
+        named = sorted(ids[n] for n in (sinks or sources or part))
         digest = hashlib.sha256("\0".join(named).encode()).hexdigest()[:8]
-        result.append(Region(f"{digest}-{lane}", tuple(node.id for node in nodes), sources, sinks))
+        result.append(Region(f"{digest}-{lane}", part, sources, sinks))
     return result
 
 

@@ -9,6 +9,10 @@ Theory of operation. After the `headrace.runtime.start` the coordinator only ans
 with at most one in flight. Up to PREPARED it can be given up at no cost, as writers keep what they hold and the next
 checkpoint commits both; behind it, it is finished or the job starts again.
 
+Each lane has a worker, and its regions are its own. So a lane whose worker is lost (`lose`) comes back alone, from the
+last checkpoint, while the others go on reading; no checkpoint begins meanwhile. Only if it is lost during a commit, and
+its part of that did not come about, does the whole job start again (`LaneCannotRejoin`).
+
 Invariants. A manifest is durable before any region commits it. A number is used once. Nothing here touches a client:
 the workers do, and the enumerators, which are asked for new splits in a thread of their own as their calls block.
 
@@ -17,9 +21,10 @@ Who calls this: `headrace.runtime.job`, in one thread.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,15 +38,17 @@ from headrace.checkpoint.decision import (
     OtherCopy,
     TimedOut,
     on_fenced,
+    on_lane_lost,
 )
 from headrace.checkpoint.manifest import Kind, Manifest, RegionSnapshot
-from headrace.checkpoint.marker import SnapshotId
+from headrace.checkpoint.marker import Marker, SnapshotId
 from headrace.checkpoint.storage import CheckpointFolder, EpochTaken, Snapshot
+from headrace.connector import JsonValue, Source, Split
 from headrace.crash_points import crash_point
 from headrace.errors import ExternalError, HeadraceError, InternalError, StateError
 from headrace.plan.graph import Plan, ReadSource
 from headrace.plan.identity import operator_ids
-from headrace.runtime.link import Link, ask
+from headrace.runtime.link import LaneFailed, Link, ask, tell
 from headrace.runtime.messages import (
     Acknowledged,
     AddSplits,
@@ -51,6 +58,7 @@ from headrace.runtime.messages import (
     Declined,
     Deployed,
     Failed,
+    Fence,
     Fenced,
     InputEnded,
     MarkersRead,
@@ -72,14 +80,19 @@ class CheckpointFailed(HeadraceError):
     """More checkpoints failed in a row than `execution.checkpointing.tolerable-failed-checkpoints` allows."""
 
 
+class LaneCannotRejoin(ExternalError):
+    """A lane was lost with its half of a commit; the whole job has to start again."""
+
+
 @dataclass(slots=True)
 class _InFlight:
-    """The checkpoint under way. `regions` is None until the workers have acknowledged it."""
+    """The checkpoint under way. `acknowledged` holds what each lane has sent; `manifest` is None until all have."""
 
     id: SnapshotId
     started_at: float
     is_final: bool
     savepoint: Path | None
+    acknowledged: dict[int, Mapping[str, RegionSnapshot]] = field(default_factory=dict)
     manifest: Manifest | None = None
     uncommitted: set[str] = field(default_factory=set)
 
@@ -123,7 +136,9 @@ class Coordinator:
         self._in_flight: _InFlight | None = None
         self._next_checkpoint: float | None = None
         self._failures = 0
-        self._input_ended = False
+        self._ended: set[int] = set()
+        self._away: dict[int, float] = {}
+        self._discovered: list[tuple[int, AddSplits]] = []
         self._stopping = False
         self._savepoint_request: Path | None = None
 
@@ -143,7 +158,7 @@ class Coordinator:
         for operator_id, enumerator in self._start.enumerators.items():
             if enumerator.discovery_interval_ms is not None:
                 self._next_discovery[operator_id] = now + enumerator.discovery_interval_ms / 1000
-        self._link.send(Run())
+        tell(self._link, Run())
 
     @property
     def has_baseline(self) -> bool:
@@ -163,40 +178,54 @@ class Coordinator:
         taken, self._last_savepoint = self._last_savepoint, None
         return taken
 
-    def handle(self, message: ToCoordinator) -> None:
-        """Take in what a worker says. Raises what the worker failed with."""
+    def handle(self, lane: int, message: ToCoordinator) -> None:
+        """Take in what a lane's worker says. Raises `LaneFailed` for one that cannot go on."""
         match message:
             case Declined(number, reason):
                 if self._in_flight is not None and self._in_flight.id.number == number:
                     self._give_up(reason)
             case Acknowledged(number, snapshots):
                 if self._in_flight is not None and self._in_flight.id.number == number:
-                    self._prepare(self._in_flight, snapshots)
+                    self._in_flight.acknowledged[lane] = snapshots
+                    if len(self._in_flight.acknowledged) == self._link.lanes:
+                        self._prepare(self._in_flight)
             case Committed(region, number):
                 if self._in_flight is not None and self._in_flight.id.number == number:
-                    self._in_flight.uncommitted.discard(region)
-                    if not self._in_flight.uncommitted:
-                        self._complete(self._in_flight)
+                    self._committed(self._in_flight, [region])
             case InputEnded():
-                self._input_ended = True
+                self._ended.add(lane)
             case Failed(error):
-                raise error
+                raise LaneFailed(lane, error)
             case Fenced() | MarkersRead() | Deployed():
                 raise InternalError(f"{type(message).__name__} was not asked for")
             case _:
                 assert_never(message)
 
+    def lose(self, lane: int, delay_s: float) -> None:
+        """Go on without a lane, and have it back in a while."""
+        self._away[lane] = self._clock() + delay_s
+        self._ended.discard(lane)
+        if self._in_flight is not None and self._in_flight.manifest is None:
+            # The others keep what they have written, and the next checkpoint commits it.
+            self._savepoint_request = self._in_flight.savepoint or self._savepoint_request
+            self._in_flight = None
+
     def tick(self) -> None:
         """Do what is due: discovery, a checkpoint's start or timeout."""
         now = self._clock()
         self._discover(now)
+        for lane, due in list(self._away.items()):
+            if now >= due:
+                self._rejoin(lane)
         flight = self._in_flight
         if flight is not None:
             waited_ms = (now - flight.started_at) * 1000
             if flight.manifest is None and waited_ms > self._settings.checkpoint_timeout_ms:
                 self._give_up(f"not acknowledged within {self._settings.checkpoint_timeout_ms} ms")
             return
-        is_final = self._input_ended or self._stopping
+        if self._away:
+            return
+        is_final = self._has_ended or self._stopping
         is_due = self._next_checkpoint is not None and now >= self._next_checkpoint
         # A savepoint is taken at once; one that failed waits like any checkpoint, or would use up all that may fail.
         is_asked_for = self._savepoint_request is not None and not self._failures
@@ -206,7 +235,7 @@ class Coordinator:
     def seconds_until_due(self) -> float:
         """How long `tick` has nothing to do, at most."""
         now = self._clock()
-        due = [*self._next_discovery.values()]
+        due = [*self._next_discovery.values(), *self._away.values()]
         if self._in_flight is None and self._next_checkpoint is not None:
             due.append(self._next_checkpoint)
         return max(0.0, min(due, default=now + 1) - now)
@@ -229,7 +258,11 @@ class Coordinator:
             return BackOff()
         started_at = self._clock()
         while True:
-            markers = list(decode_markers(ask(self._link, ReadMarkers(()), MarkersRead).markers).values())
+            markers: list[Marker | None] = []
+            for lane in range(self._link.lanes):
+                # A worker that is gone knows nothing of its regions; the others do of theirs.
+                with contextlib.suppress(LaneFailed):
+                    markers += self._read_markers(lane).values()
             if not markers:
                 # Nothing to claim, so the folder alone says who works in it.
                 newest = self._folder.read().newest
@@ -264,12 +297,64 @@ class Coordinator:
                 continue
             if splits:
                 log.info("`%s` reads %d new splits", self._sources[operator_id][0].name, len(splits))
-                self._link.send(AddSplits(operator_id, tuple(source.encode_split(split) for split in splits)))
+                self._add_splits(operator_id, source, splits)
         for operator_id, due in self._next_discovery.items():
             interval_ms = self._start.enumerators[operator_id].discovery_interval_ms
             if now >= due and operator_id not in self._discoveries and interval_ms is not None:
                 self._next_discovery[operator_id] = now + interval_ms / 1000
                 self._discoveries[operator_id] = self._threads.submit(self._start.enumerators[operator_id].discover)
+
+    def _add_splits(self, operator_id: str, source: Source, splits: Sequence[Split]) -> None:
+        lanes = self._sources[operator_id][0].parallelism or 1
+        shares: dict[int, dict[str, Mapping[str, JsonValue]]] = {}
+        for split in splits:
+            lane = self._start.enumerators[operator_id].lane_of(split, lanes)
+            shares.setdefault(lane, {})[split.split_id] = source.encode_split(split)
+        for lane, share in shares.items():
+            message = AddSplits(operator_id, share)
+            # Until a checkpoint holds them, a lane that comes back has to be told again.
+            self._discovered.append((lane, message))
+            if lane not in self._away:
+                self._link.send(message, lane)
+
+    def _rejoin(self, lane: int) -> None:
+        """A new worker for a lane that was lost. Raises `LaneFailed` if it fails too, `LaneCannotRejoin` if it must not
+        go on alone."""
+        assert self._last is not None
+        self._away[lane] = float("inf")
+        self._link.restart(lane)
+        ask(self._link, {lane: Fence()}, Fenced)
+        crash_point("lane.fenced")
+        flight = self._in_flight
+        prepared = None if flight is None else flight.manifest
+        manifest = on_lane_lost(self._last, prepared, self._read_markers(lane))
+        if manifest is None:
+            raise LaneCannotRejoin(f"lane {lane} was lost while a checkpoint was committed, and did not commit it")
+        self._start.deploy(manifest, [lane])
+        for message in self._unheld(manifest, lane):
+            self._link.send(message, lane)
+        self._link.send(Run(), lane)
+        del self._away[lane]
+        log.info("lane %d resumes from checkpoint %s", lane, manifest.id)
+        if flight is not None:
+            self._committed(flight, self._start.regions_of(lane))
+
+    def _unheld(self, manifest: Manifest, lane: int) -> list[AddSplits]:
+        """What a lane was told of splits that the manifest does not hold."""
+        operators = self._start.operators_of(manifest, lane)
+        return [
+            message
+            for told, message in self._discovered
+            if told == lane and not message.splits.keys() <= operators[message.operator].splits.keys()
+        ]
+
+    def _read_markers(self, lane: int) -> dict[str, Marker | None]:
+        """The markers of a lane's own regions, by transactional id."""
+        return decode_markers(ask(self._link, {lane: ReadMarkers()}, MarkersRead)[lane].markers)
+
+    @property
+    def _has_ended(self) -> bool:
+        return len(self._ended) == self._link.lanes
 
     def _trigger(self, now: float, *, is_final: bool) -> None:
         assert self._last is not None
@@ -278,12 +363,13 @@ class Coordinator:
         self._in_flight = _InFlight(at, now, is_final, self._savepoint_request)
         self._savepoint_request = None
         crash_point("checkpoint.triggered")
-        self._link.send(TriggerCheckpoint(at, is_final))
+        tell(self._link, TriggerCheckpoint(at, is_final))
 
-    def _prepare(self, flight: _InFlight, snapshots: Mapping[str, RegionSnapshot]) -> None:
+    def _prepare(self, flight: _InFlight) -> None:
         assert self._baseline is not None
         assert self._last is not None
         crash_point("checkpoint.acknowledged")
+        snapshots = {region: snapshot for own in flight.acknowledged.values() for region, snapshot in own.items()}
         manifest = replace(
             self._baseline,
             id=flight.id,
@@ -303,7 +389,12 @@ class Coordinator:
         flight.manifest = manifest
         flight.uncommitted = set(snapshots)
         crash_point("commit.before")
-        self._link.send(Commit(flight.id.number, manifest.marker.encode()))
+        tell(self._link, Commit(flight.id.number, manifest.marker.encode()))
+
+    def _committed(self, flight: _InFlight, committed: Iterable[str]) -> None:
+        flight.uncommitted.difference_update(committed)
+        if not flight.uncommitted:
+            self._complete(flight)
 
     def _complete(self, flight: _InFlight) -> None:
         manifest = flight.manifest
@@ -314,7 +405,8 @@ class Coordinator:
         self._failures = 0
         self._in_flight = None
         self.completed_ms = (self._clock() - flight.started_at) * 1000
-        self._link.send(CheckpointComplete(manifest.id.number))
+        self._discovered = [(lane, told) for lane, told in self._discovered if told in self._unheld(manifest, lane)]
+        tell(self._link, CheckpointComplete(manifest.id.number))
         crash_point("offsets.committed")
         self._prune(manifest)
         now = self._clock()
@@ -330,7 +422,7 @@ class Coordinator:
             if flight.is_final and isinstance(self._last_savepoint, HeadraceError):
                 raise self._last_savepoint
         if flight.is_final:
-            if self._input_ended:
+            if self._has_ended:
                 self._folder.mark_finished(manifest.id)
             self.is_done = True
 

@@ -11,7 +11,8 @@ decides what follows:
 | the same later, and a newer copy holds the claim | end with the error: two copies would fence each other for ever |
 | anything else, a transaction that timed out included | as the restart strategy says |
 
-At parallelism 1 coordinator and worker take turns in the thread that called `execute`.
+At parallelism 1 coordinator and worker take turns in the thread that called `execute`; above, workers are processes of
+their own, and a failure of one that can be mended alone starts that one again (see `headrace.runtime.coordinator`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from typing import Any, TypeAlias
 
 from headrace.checkpoint.decision import BackOff, OtherCopy, TimedOut
 from headrace.checkpoint.storage import CheckpointFolder, EpochTaken, open_snapshot
+from headrace.common import options
 from headrace.common.completable_future import CompletableFuture
 from headrace.common.configuration import Configuration
 from headrace.common.job_client import JobClient
@@ -53,11 +55,12 @@ from headrace.errors import (
     UserCodeError,
 )
 from headrace.plan.graph import Plan
+from headrace.plan.parallelism import lanes, with_parallelism
 from headrace.runtime.coordinator import Coordinator
-from headrace.runtime.link import LocalLink
-from headrace.runtime.messages import Close, Failed
+from headrace.runtime.link import LaneFailed, Link, LocalLink
 from headrace.runtime.restart import delay_before_restart
 from headrace.runtime.settings import check_plan, read_settings
+from headrace.runtime.team import Team
 from headrace.runtime.worker import Worker
 
 log = logging.getLogger("headrace")
@@ -129,11 +132,9 @@ class Job(JobClient):
     """One run of a job, and its handle."""
 
     def __init__(self, plan: Plan, configuration: Configuration) -> None:
-        self._plan = plan
         self._settings = read_settings(configuration)
-        self._warnings = [
-            *check_plan(plan, self._settings, configuration),
-        ]
+        self._warnings = check_plan(plan, self._settings)
+        self._plan = with_parallelism(plan, options.PARALLELISM.read(configuration))
         self._id = JobID(secrets.token_hex(16))
         self._status = JobStatus.CREATED
         self._result: Future[JobExecutionResult] = Future()
@@ -144,6 +145,7 @@ class Job(JobClient):
         self._savepoint: _SavepointRequest | None = None
         self._has_run = False
         self._attempts = 0
+        self._failures: list[float] = []
         self._failed_record: str | None = None
         self._record_failures = 0
         self.progress: JobProgress | None = None
@@ -254,20 +256,20 @@ class Job(JobClient):
         # A folder that does not outlive the run is no lost folder, whatever markers earlier runs left.
         fresh = self._settings.fresh or (self._settings.checkpoint_dir is None and chosen is None)
         assume = self._settings.assume
-        failures: list[float] = []
+        self._failures.clear()
         while True:
-            worker = Worker(self._plan, self._settings, folder, attempt_number=self._attempts)
-            link = LocalLink(worker)
+            link = self._connect(folder)
             coordinator = Coordinator(
                 self._plan, self._settings, folder, link, chosen=chosen, fresh=fresh, assume=assume
             )
             self._coordinator = coordinator
             try:
-                self._run_attempt(worker, link, coordinator)
+                self._run_attempt(link, coordinator)
                 self._shut_down(link, coordinator, raises=True)
                 return
-            except Exception as error:  # noqa: BLE001 - whatever it is, it decides what follows
-                pause_s = self._pause_after(error, coordinator, failures)
+            except Exception as raised:  # noqa: BLE001 - whatever it is, it decides what follows
+                error = raised.error if isinstance(raised, LaneFailed) else raised
+                pause_s = self._pause_after(error, coordinator)
                 if self._savepoint is not None and self._savepoint.result.running():
                     self._settle_savepoint(None, StateError(f"the savepoint failed with the job: {error}"))
             finally:
@@ -278,8 +280,15 @@ class Job(JobClient):
             self._pause(pause_s)
             self._attempts += 1
 
-    def _pause_after(self, error: Exception, coordinator: Coordinator, failures: list[float]) -> float:
-        """How many seconds to wait before the next attempt, after this one failed; raises if there is to be none."""
+    def _connect(self, folder: CheckpointFolder) -> Link:
+        """Workers for one attempt."""
+        if lanes(self._plan) > 1:
+            return Team(self._plan, self._settings, folder.path.parent, self._attempts)
+        return LocalLink(Worker(self._plan, self._settings, folder, attempt_number=self._attempts))
+
+    def _pause_after(self, error: BaseException, coordinator: Coordinator, lane: int | None = None) -> float:
+        """How many seconds to wait before the next attempt (of one lane or of all), after this one failed; raises if
+        there is to be none."""
         if isinstance(error, FencedError | EpochTaken) or coordinator.is_overtaken():
             match self._explain_fencing(coordinator):
                 case OtherCopy(at, continues):
@@ -305,18 +314,19 @@ class Job(JobClient):
                     log.warning(
                         "another copy of job `%s` began an epoch, and did not come to its claim", self._plan.job_name
                     )
-        failures.append(time.monotonic() * 1000)
-        delay_ms = delay_before_restart(self._settings.restart_strategy, failures, random.random())
+        self._failures.append(time.monotonic() * 1000)
+        delay_ms = delay_before_restart(self._settings.restart_strategy, self._failures, random.random())
         is_final = isinstance(error, ConfigError | StateError | JobCancelled)
         is_final = is_final or (isinstance(error, ExternalError) and not error.retriable)
         if is_final or not self._has_run or self._stop_requested or delay_ms is None:
             raise error
-        self._status = JobStatus.RESTARTING
+        if lane is None:
+            self._status = JobStatus.RESTARTING
         # With the user's own traceback, if it was a function of the program's.
         users = error.__cause__ if isinstance(error, UserCodeError | DataError) else None
         log.error(
-            "job `%s` failed, restarting in %.1f s: %s%s",
-            self._plan.job_name,
+            "%s failed, restarting in %.1f s: %s%s",
+            f"job `{self._plan.job_name}`" if lane is None else f"lane {lane} of job `{self._plan.job_name}`",
             delay_ms / 1000,
             error,
             self._again(error),
@@ -324,7 +334,7 @@ class Job(JobClient):
         )
         return delay_ms / 1000
 
-    def _again(self, error: Exception) -> str:
+    def _again(self, error: BaseException) -> str:
         """What to add to a failure on the record that the attempt before had failed on too."""
         record = error.record if isinstance(error, UserCodeError | DataError) else None
         is_same = record is not None and record == self._failed_record
@@ -341,7 +351,7 @@ class Job(JobClient):
             log.warning("who took over cannot be told: %s", error)
             return TimedOut()
 
-    def _run_attempt(self, worker: Worker, link: LocalLink, coordinator: Coordinator) -> None:
+    def _run_attempt(self, link: Link, coordinator: Coordinator) -> None:
         coordinator.start()
         if coordinator.finished_before is not None:
             manifest = coordinator.finished_before.manifest
@@ -368,30 +378,46 @@ class Job(JobClient):
                 self._stop_requested = self._stop_requested or request.is_last
             if self._stop_requested:
                 coordinator.stop()
-            if worker.is_running and not self._stop_requested:
-                worker.step(min(STEP_WAIT_S, coordinator.seconds_until_due()))
-            while (message := link.receive()) is not None:
-                coordinator.handle(message)
-            coordinator.tick()
-            while (message := link.receive()) is not None:
-                coordinator.handle(message)
+            try:
+                self._turn(link, coordinator)
+            except LaneFailed as failed:
+                if not self._goes_on_without(failed, link):
+                    raise
+                coordinator.lose(failed.lane, self._pause_after(failed.error, coordinator, failed.lane))
+                self._attempts += 1
             match coordinator.take_savepoint():
                 case Path() as path:
                     self._settle_savepoint(path, None)
                 case error:
                     self._settle_savepoint(None, error)
-            self._publish(worker, coordinator)
+            self._publish(link, coordinator)
 
-    def _publish(self, worker: Worker, coordinator: Coordinator) -> None:
+    def _turn(self, link: Link, coordinator: Coordinator) -> None:
+        """Some work, what the workers say of it, and what is due."""
+        link.work(min(STEP_WAIT_S, coordinator.seconds_until_due()))
+        self._take_in(link, coordinator)
+        coordinator.tick()
+        self._take_in(link, coordinator)
+
+    def _take_in(self, link: Link, coordinator: Coordinator) -> None:
+        while (said := link.receive()) is not None:
+            coordinator.handle(*said)
+
+    def _goes_on_without(self, failed: LaneFailed, link: Link) -> bool:
+        """Whether only one lane has to start again. To be fenced concerns all: somebody took over."""
+        return link.lanes > 1 and self._settings.fails_by_region and not isinstance(failed.error, FencedError)
+
+    def _publish(self, link: Link, coordinator: Coordinator) -> None:
         now = time.monotonic()
         if self.progress is None or now >= self.progress.at_s + PROGRESS_S:
             done = coordinator.completed
             number = None if done is None else done.id.number
+            done_by_all = link.progress()
             self.progress = JobProgress(
                 now,
-                worker.records_in,
-                worker.records_out,
-                worker.lag,
+                done_by_all.records_in,
+                done_by_all.records_out,
+                done_by_all.lag,
                 number,
                 coordinator.completed_ms,
                 self._attempts,
@@ -407,13 +433,11 @@ class Job(JobClient):
         else:
             request.result.set_result(str(path))
 
-    def _shut_down(self, link: LocalLink, coordinator: Coordinator, *, raises: bool = False) -> None:
-        link.send(Close())
-        while (message := link.receive()) is not None:
-            if isinstance(message, Failed) and raises:
-                raise message.error
-            if isinstance(message, Failed):
-                log.warning("closing after the end failed: %s", message.error)
+    def _shut_down(self, link: Link, coordinator: Coordinator, *, raises: bool = False) -> None:
+        for error in link.close():
+            if raises:
+                raise error
+            log.warning("closing after the end failed: %s", error)
         coordinator.close()
 
     def _pause(self, seconds: float) -> None:

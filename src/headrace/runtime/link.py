@@ -1,55 +1,133 @@
-"""The way between the coordinator and its workers."""
+"""The way between the coordinator and its workers, one for each lane."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from headrace.errors import InternalError
-from headrace.runtime.messages import Failed, ToCoordinator, ToWorker
+from headrace.runtime.messages import Close, Failed, ToCoordinator, ToWorker
 from headrace.runtime.worker import Worker
 
 Reply = TypeVar("Reply", bound=ToCoordinator)
 
 
+@dataclass(frozen=True, slots=True)
+class LaneProgress:
+    """What one worker has done since it started; `lag` is None if none of its sources knows."""
+
+    records_in: int = 0
+    records_out: int = 0
+    lag: int | None = None
+
+
+class LaneFailed(Exception):
+    """A worker cannot go on; `error` says why."""
+
+    def __init__(self, lane: int, error: BaseException) -> None:
+        super().__init__(f"lane {lane}: {error}")
+        self.lane = lane
+        self.error = error
+
+
 class Link(Protocol):
-    """What the coordinator sees of its workers."""
+    """What the coordinator sees of its workers. Used from one thread."""
 
-    def send(self, message: ToWorker) -> None:
-        """To all of them."""
+    lanes: int
+
+    def send(self, message: ToWorker, lane: int) -> None:
+        """To one of them. What it fails with comes as `Failed`."""
         ...
 
-    def receive(self) -> ToCoordinator | None:
-        """The next thing that any of them says; None: nothing yet."""
+    def receive(self, lane: int | None = None) -> tuple[int, ToCoordinator] | None:
+        """The next thing that one of them (or the one of this lane) says, with its lane; None: nothing yet."""
+        ...
+
+    def work(self, timeout_s: float) -> None:
+        """Let workers work until one of them says something, for about `timeout_s` at most."""
+        ...
+
+    def restart(self, lane: int) -> None:
+        """A new worker in the place of one that failed."""
+        ...
+
+    def progress(self) -> LaneProgress:
+        """What all of them have done."""
+        ...
+
+    def close(self) -> list[BaseException]:
+        """Let them close everything, and end them; what that failed with. May be called twice."""
         ...
 
 
-def ask(link: Link, message: ToWorker, reply: type[Reply]) -> Reply:
-    """Send, and wait for the answer. Raises what the worker failed with."""
-    link.send(message)
+def tell(link: Link, message: ToWorker) -> None:
+    """Say something to all workers."""
+    for lane in range(link.lanes):
+        link.send(message, lane)
+
+
+def ask(link: Link, messages: Mapping[int, ToWorker], reply: type[Reply]) -> dict[int, Reply]:
+    """Say something to some workers, and wait for the answer of each; by lane.
+
+    Raises `LaneFailed` for one that fails. What others say meanwhile stays where it is.
+    """
+    for lane, message in messages.items():
+        link.send(message, lane)
+    return {lane: _answer(link, message, reply, lane) for lane, message in messages.items()}
+
+
+def _answer(link: Link, message: ToWorker, reply: type[Reply], lane: int) -> Reply:
     while True:
-        said = link.receive()
-        if isinstance(said, reply):
-            return said
-        if isinstance(said, Failed):
-            raise said.error
-        if said is not None:
-            raise InternalError(f"{type(said).__name__} in answer to {type(message).__name__}")
+        match link.receive(lane):
+            case None:
+                link.work(1.0)
+            case (_, Failed(error)):
+                raise LaneFailed(lane, error)
+            case (_, said) if isinstance(said, reply):
+                return said
+            case (_, said):
+                raise InternalError(f"{type(said).__name__} in answer to {type(message).__name__}")
 
 
 class LocalLink:
-    """Coordinator and worker in one thread: what is sent is done at once."""
+    """Coordinator and one worker in one thread: what is sent is done at once."""
+
+    lanes = 1
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._inbox: deque[ToCoordinator] = deque()
 
-    def send(self, message: ToWorker) -> None:
+    def send(self, message: ToWorker, lane: int) -> None:
         """Let the worker do it."""
         self._worker.handle(message)
 
-    def receive(self) -> ToCoordinator | None:
+    def receive(self, lane: int | None = None) -> tuple[int, ToCoordinator] | None:
         """The next thing the worker said."""
         self._inbox.extend(self._worker.outbox)
         self._worker.outbox.clear()
-        return self._inbox.popleft() if self._inbox else None
+        return (0, self._inbox.popleft()) if self._inbox else None
+
+    def work(self, timeout_s: float) -> None:
+        """One step, if there is something to read."""
+        if self._worker.is_running:
+            self._worker.step(timeout_s)
+
+    def restart(self, lane: int) -> None:
+        """Never: the only worker's failure is the job's."""
+        raise InternalError("the only worker cannot be restarted alone")
+
+    def progress(self) -> LaneProgress:
+        """What the worker has done."""
+        return LaneProgress(self._worker.records_in, self._worker.records_out, self._worker.lag)
+
+    def close(self) -> list[BaseException]:
+        """Close everything without committing."""
+        self.send(Close(), 0)
+        errors: list[BaseException] = []
+        while (said := self.receive()) is not None:
+            if isinstance(said[1], Failed):
+                errors.append(said[1].error)
+        return errors

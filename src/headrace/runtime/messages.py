@@ -1,16 +1,18 @@
 """What coordinator and workers say to each other. They share nothing else.
 
 All messages are frozen values that can be pickled. The coordinator asks in pairs while it starts (`Fence` → `Fenced`,
-…); from `Run` on each side speaks when it has something to say.
+…); from `Run` on each side speaks when it has something to say. There is one worker for each lane; what is said to all
+of them is answered by each.
 
 | coordinator → worker | worker → coordinator |
 |---|---|
-| `Fence(recorded)` | `Fenced(locations)` |
+| `Fence` | `Fenced(locations)` |
+| `FenceRecorded(recorded)` | `Fenced(locations)` |
 | `ReadMarkers(recorded)` | `MarkersRead(markers)` |
-| `Deploy(operators)` | `Deployed` |
+| `Deploy(number, operators)` | `Deployed` |
 | `Commit(number, marker)`: a baseline's claim, or a checkpoint | `Committed(region, number)` for each region |
 | `Run` | `InputEnded` when every bounded source has been read to its end |
-| `AddSplits(operator, splits)` | – |
+| `AddSplits(operator, splits)`, to the lane that is to read them | – |
 | `TriggerCheckpoint(id)` | `Acknowledged(number, regions)`, or `Declined(number, reason)` |
 | `CheckpointComplete(number)` | – |
 | `Close` | `Failed(error)`, at any time |
@@ -31,7 +33,12 @@ Location = Mapping[str, str | int]
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Shut out every older producer: of this worker's own regions, and of the `recorded` ones it is given besides.
+    """Shut out every older producer of this worker's own regions."""
+
+
+@dataclass(frozen=True, slots=True)
+class FenceRecorded:
+    """Shut out every producer of these transactions, which no lane has as its own any more.
 
     With `is_fresh` those that cannot be reached any more are passed over with a warning.
     """
@@ -49,9 +56,9 @@ class Fenced:
 
 @dataclass(frozen=True, slots=True)
 class ReadMarkers:
-    """Read the markers at these locations and at those of the worker's own regions; `is_fresh` as in `Fence`."""
+    """Read the markers of the worker's own regions and at these locations; `is_fresh` as in `FenceRecorded`."""
 
-    recorded: tuple[Location, ...]
+    recorded: tuple[Location, ...] = ()
     is_fresh: bool = False
 
 
@@ -64,8 +71,9 @@ class MarkersRead:
 
 @dataclass(frozen=True, slots=True)
 class Deploy:
-    """Open all operators, with this state and these splits. Keys are operator ids."""
+    """Open all operators, with the state and the splits of snapshot `number`. Keys are operator ids."""
 
+    number: int
     operators: Mapping[str, OperatorSnapshot]
 
 
@@ -105,7 +113,8 @@ class AddSplits:
     """Read these new splits as well."""
 
     operator: str
-    splits: tuple[Mapping[str, JsonValue], ...]
+    splits: Mapping[str, Mapping[str, JsonValue]]
+    """Encoded, by split id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,5 +160,6 @@ class Failed:
     error: BaseException
 
 
-ToWorker = Fence | ReadMarkers | Deploy | Commit | Run | AddSplits | TriggerCheckpoint | CheckpointComplete | Close
+ToStart = Fence | FenceRecorded | ReadMarkers | Deploy
+ToWorker = ToStart | Commit | Run | AddSplits | TriggerCheckpoint | CheckpointComplete | Close
 ToCoordinator = Fenced | MarkersRead | Deployed | Committed | InputEnded | Acknowledged | Declined | Failed

@@ -9,7 +9,6 @@ from pathlib import Path
 from headrace.checkpoint.decision import Assume
 from headrace.common import options
 from headrace.common.configuration import Configuration
-from headrace.common.refusal import not_supported
 from headrace.errors import ConfigError
 from headrace.plan.graph import Plan, ReadSource
 from headrace.plan.identity import is_exactly_once
@@ -34,6 +33,9 @@ class Settings:
     watermark_interval_ms: int
     max_parallelism: int
     restart_strategy: RestartStrategy
+    fails_by_region: bool
+    heartbeat_interval_ms: int
+    heartbeat_timeout_ms: int
     job_parameters: Mapping[str, str]
 
 
@@ -63,22 +65,17 @@ def read_settings(configuration: Configuration) -> Settings:
         watermark_interval_ms=options.AUTO_WATERMARK_INTERVAL.read(configuration),
         max_parallelism=128 if max_parallelism == -1 else max_parallelism,
         restart_strategy=_restart_strategy(configuration, has_checkpoints=interval is not None),
+        fails_by_region=options.FAILOVER_STRATEGY.read(configuration) == "region",
+        heartbeat_interval_ms=options.HEARTBEAT_INTERVAL.read(configuration),
+        heartbeat_timeout_ms=options.HEARTBEAT_TIMEOUT.read(configuration),
         job_parameters=options.GLOBAL_JOB_PARAMETERS.read(configuration),
     )
 
 
-def check_plan(plan: Plan, settings: Settings, configuration: Configuration) -> list[str]:
+def check_plan(plan: Plan, settings: Settings) -> list[str]:
     """Warnings about a plan; raises `ConfigError` for one that cannot run as it is."""
     if not plan.nodes:
         raise ConfigError("no operators are defined: a job needs at least a source, and a sink to be of use")
-    default = options.PARALLELISM.read(configuration)
-    for node in plan:
-        parallelism = node.parallelism or default
-        if parallelism > 1 and not (isinstance(node.operator, ReadSource) and not node.operator.source.is_parallel):
-            where = f"of `{node.name}`" if node.parallelism else "(`parallelism.default`)"
-            raise not_supported(
-                f"parallelism {parallelism} {where}", "leave it at 1: one process does the work of several subtasks"
-            )
     exactly_once = [node.name for node in plan if is_exactly_once(node)]
     unbounded = [n.name for n in plan if isinstance(n.operator, ReadSource) and not n.operator.source.ends]
     if exactly_once and unbounded and settings.checkpoint_interval_ms is None:

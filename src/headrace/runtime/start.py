@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, assert_never
 
@@ -40,12 +40,13 @@ from headrace.checkpoint.manifest import Kind, Manifest, OperatorSnapshot, Regio
 from headrace.checkpoint.marker import Marker, draw_id
 from headrace.checkpoint.redistribution import RegionLayout, redistribute
 from headrace.checkpoint.storage import CheckpointFolder, Snapshot
-from headrace.connector import SourceContext, SplitEnumerator
+from headrace.connector import JsonValue, Source, SourceContext, SplitEnumerator
 from headrace.crash_points import crash_point
 from headrace.errors import StateError
-from headrace.plan.graph import Plan, ReadSource
+from headrace.plan.graph import Node, Plan, ReadSource
 from headrace.plan.identity import operator_ids, regions
-from headrace.runtime.link import Link, ask
+from headrace.plan.parallelism import lanes
+from headrace.runtime.link import LaneFailed, Link, ask, tell
 from headrace.runtime.messages import (
     Commit,
     Committed,
@@ -54,6 +55,7 @@ from headrace.runtime.messages import (
     Failed,
     Fence,
     Fenced,
+    FenceRecorded,
     Location,
     MarkersRead,
     ReadMarkers,
@@ -67,7 +69,8 @@ Markers = Mapping[str, Marker | None]
 
 
 class Start:
-    """One start. `chosen` is the snapshot that `--from` names, `fresh` starts over, `assume` is the user's word.
+    """One start, of all lanes. `chosen` is the snapshot that `--from` names, `fresh` starts over, `assume` is the
+    user's word.
 
     `baseline` is set once it is durable, `is_claimed` once every region holds its marker; `enumerators` by operator id.
     """
@@ -94,7 +97,9 @@ class Start:
         self._fresh = fresh
         self._assume = assume
         self._ids = operator_ids(plan)
-        self._regions = regions(plan)
+        self._lanes = lanes(plan)
+        self._regions = {region.id: region for lane in range(self._lanes) for region in regions(plan, lane)}
+        self._lane_of = {region.id: lane for lane in range(self._lanes) for region in regions(plan, lane)}
 
     def run(self) -> Manifest | AlreadyFinished:
         """Steps 2 to 7: the claimed baseline, unless the job has finished before.
@@ -124,10 +129,23 @@ class Start:
         self._folder.write_manifest(baseline)
         self.baseline = baseline
         self._say_where(decision, baseline)
-        operators = {i: op for region in baseline.regions.values() for i, op in region.operators.items()}
-        ask(self._link, Deploy(operators), Deployed)
+        self.deploy(baseline, range(self._lanes))
         self._claim(baseline)
         return baseline
+
+    def deploy(self, manifest: Manifest, deployed: Iterable[int]) -> None:
+        """Open all operators of these lanes, as they are in the manifest."""
+        at = manifest.id.number
+        ask(self._link, {lane: Deploy(at, self.operators_of(manifest, lane)) for lane in deployed}, Deployed)
+
+    def operators_of(self, manifest: Manifest, lane: int) -> dict[str, OperatorSnapshot]:
+        """What the manifest holds of one lane, by operator id."""
+        own = [manifest.regions[region] for region in self.regions_of(lane)]
+        return {operator_id: operator for snapshot in own for operator_id, operator in snapshot.operators.items()}
+
+    def regions_of(self, lane: int) -> list[str]:
+        """The regions of one lane."""
+        return [region for region, own in self._lane_of.items() if own == lane]
 
     def close(self) -> None:
         """Release the enumerators' clients. May be called twice."""
@@ -138,15 +156,21 @@ class Start:
         """Steps 2 to 4: the folder, this run's locations by region, and the markers; nobody changes them any more."""
         contents = self._folder.read()
         while True:
+            everyone = range(self._lanes)
+            fenced = ask(self._link, dict.fromkeys(everyone, Fence()), Fenced)
+            own = {region: at for said in fenced.values() for region, at in said.locations.items()}
             # Another parallelism, another prefix, a region that is gone: every id that is still recorded.
-            recorded = transactions_to_fence(contents, [], fresh=self._fresh)
-            own = ask(self._link, Fence(recorded, self._fresh), Fenced).locations
+            ours = [location for location in own.values() if location is not None]
+            recorded = transactions_to_fence(contents, ours, fresh=self._fresh)
+            ask(self._link, {0: FenceRecorded(recorded, self._fresh)}, Fenced)
             crash_point("start.fenced")
-            said = ask(self._link, ReadMarkers(recorded, self._fresh), MarkersRead).markers
+            asked = {lane: ReadMarkers(() if lane else recorded, self._fresh) for lane in everyone}
+            read = ask(self._link, asked, MarkersRead).values()
+            markers = {transactional_id: marker for said in read for transactional_id, marker in said.markers.items()}
             crash_point("start.markers_read")
             before, contents = contents, self._folder.read()
             if not needs_reread(before, contents):
-                return contents, own, decode_markers(said)
+                return contents, own, decode_markers(markers)
 
     def _baseline(
         self,
@@ -178,7 +202,7 @@ class Start:
             id=at,
             kind=Kind.BASELINE,
             created_at_ms=int(time.time() * 1000),
-            parallelism=1,
+            parallelism=self._lanes,
             max_parallelism=self._settings.max_parallelism,
             regions=self._folder.adopt(at, resolved, files),
             transactions=tuple(location for location in own.values() if location is not None),
@@ -192,11 +216,11 @@ class Start:
         """The state to begin with, in today's regions."""
         layout = {
             region.id: RegionLayout(
-                {self._ids[n]: (0,) for n in region.nodes},
+                {self._ids[n]: (self._lane_of[region.id],) for n in region.nodes},
                 own.get(region.id),
                 {self._ids[n]: self._plan.node(n).name for n in region.nodes},
             )
-            for region in self._regions
+            for region in self._regions.values()
         }
         if isinstance(decision, StartFresh):
             return {region: RegionSnapshot({}, layout[region].location) for region in layout}
@@ -212,36 +236,43 @@ class Start:
 
     def _resolve(self, restored: Mapping[str, RegionSnapshot], *, is_fresh: bool) -> dict[str, RegionSnapshot]:
         """The restored state with every source's splits brought up to date and resolved."""
-        result = {}
-        for region in self._regions:
-            operators = dict(restored[region.id].operators)
-            for n in region.sources:
-                before = None if is_fresh else operators.get(self._ids[n])
-                operators[self._ids[n]] = self._resolve_source(n, before)
-            result[region.id] = replace(restored[region.id], operators=operators)
-        return result
+        operators = {region: dict(snapshot.operators) for region, snapshot in restored.items()}
+        for node in self._plan:
+            if isinstance(node.operator, ReadSource):
+                uid = self._ids[node.id]
+                before = {region: own[uid] for region, own in operators.items() if uid in own and not is_fresh}
+                for region, snapshot in self._resolve_source(node, node.operator.source, before).items():
+                    operators[region][uid] = snapshot
+        return {region: replace(snapshot, operators=operators[region]) for region, snapshot in restored.items()}
 
-    def _resolve_source(self, n: int, before: OperatorSnapshot | None) -> OperatorSnapshot:
-        node = self._plan.node(n)
-        assert isinstance(node.operator, ReadSource)
-        source = node.operator.source
-        commits = self._settings.checkpoint_interval_ms is not None
-        enumerator = source.create_enumerator(SourceContext(self._plan.job_name, node.name, 0, 1, commits))
-        self.enumerators[self._ids[n]] = enumerator
-        splits = None if before is None else [source.decode_split(split) for split in before.splits.values()]
-        found = enumerator.start(splits)
-        return OperatorSnapshot({split.split_id: source.encode_split(split) for split in found}, name=node.name)
+    def _resolve_source(
+        self, node: Node, source: Source, before: Mapping[str, OperatorSnapshot]
+    ) -> dict[str, OperatorSnapshot]:
+        """One source's splits, by region: restored ones stay where they are, new ones go where the enumerator says."""
+        lanes, commits = node.parallelism or 1, self._settings.checkpoint_interval_ms is not None
+        enumerator = source.create_enumerator(SourceContext(self._plan.job_name, node.name, 0, lanes, commits))
+        self.enumerators[self._ids[node.id]] = enumerator
+        region_at = {self._lane_of[r.id]: r.id for r in self._regions.values() if node.id in r.sources}
+        owner = {split_id: region for region, snapshot in before.items() for split_id in snapshot.splits}
+        restored = [source.decode_split(split) for snapshot in before.values() for split in snapshot.splits.values()]
+        found: dict[str, dict[str, Mapping[str, JsonValue]]] = {region: {} for region in region_at.values()}
+        for split in enumerator.start(restored if before else None):
+            region = owner.get(split.split_id) or region_at[enumerator.lane_of(split, lanes)]
+            found[region][split.split_id] = source.encode_split(split)
+        return {region: OperatorSnapshot(splits, name=node.name) for region, splits in found.items()}
 
     def _claim(self, baseline: Manifest) -> None:
         """Step 7."""
-        self._link.send(Commit(baseline.id.number, baseline.marker.encode()))
+        tell(self._link, Commit(baseline.id.number, baseline.marker.encode()))
         waiting = set(baseline.regions)
         while waiting:
             match self._link.receive():
-                case Committed(region, number) if number == baseline.id.number:
+                case (_, Committed(region, number)) if number == baseline.id.number:
                     waiting.discard(region)
-                case Failed(error):
-                    raise error
+                case (lane, Failed(error)):
+                    raise LaneFailed(lane, error)
+                case None:
+                    self._link.work(1.0)
                 case _:
                     pass
         self.is_claimed = True

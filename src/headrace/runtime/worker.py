@@ -1,11 +1,12 @@
-"""The worker: one subtask of every operator, the clients of its sources and sinks, and one loop.
+"""The worker of one lane: one subtask of every operator, the clients of its sources and sinks, and one loop.
 
 Theory of operation. A worker does what it is told, in order: `handle` takes one message, `step` works for about 50
 ms; what it has to say it puts into its outbox. Barriers fall between steps, so a snapshot is a consistent cut without
 any operator knowing of it: positions and keyed state are those after the last step, and everything written has been
 flushed.
 
-Who calls this. At parallelism 1 the job's loop, in the same thread as the user's program, so that a debugger works.
+Who calls this. At parallelism 1 the job's loop, in the same thread as the user's program, so that a debugger works;
+otherwise `headrace.runtime.lane`, in a process for each lane.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, assert_never
 
 from headrace.checkpoint.manifest import FileRef, KeyedFile, OperatorSnapshot, RegionSnapshot
@@ -38,6 +39,7 @@ from headrace.runtime.messages import (
     Failed,
     Fence,
     Fenced,
+    FenceRecorded,
     InputEnded,
     MarkersRead,
     ReadMarkers,
@@ -67,7 +69,7 @@ class StateFiles(Protocol):
 
 
 class Worker:
-    """Lane `subtask` of `parallelism`."""
+    """The worker of a lane, whose number is that of its subtasks."""
 
     def __init__(
         self,
@@ -75,21 +77,19 @@ class Worker:
         settings: Settings,
         files: StateFiles,
         *,
+        lane: int = 0,
         attempt_number: int = 0,
-        subtask: int = 0,
-        parallelism: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.outbox: list[ToCoordinator] = []
         self._plan = plan
         self._settings = settings
         self._files = files
-        self._subtask = subtask
-        self._parallelism = parallelism
-        self._place = Place(subtask, parallelism, settings.max_parallelism, attempt_number, settings.job_parameters)
+        self._lane = lane
+        self._attempt_number = attempt_number
         self._clock = clock
         self._ids = operator_ids(plan)
-        self._regions = regions(plan, subtask)
+        self._regions = regions(plan, lane)
         self._transactions: dict[str, Transaction] = {}
         self._operators: dict[int, OpenOperator] = {}
         self._pipelines: dict[int, Pipeline] = {}
@@ -141,11 +141,13 @@ class Worker:
 
     def _handle(self, message: ToWorker) -> None:
         match message:
-            case Fence(recorded, is_fresh):
-                self._fence(recorded, is_fresh=is_fresh)
+            case Fence():
+                self._fence()
+            case FenceRecorded(recorded, is_fresh):
+                self._fence_recorded(recorded, is_fresh=is_fresh)
             case ReadMarkers(recorded, is_fresh):
                 self._read_markers(recorded, is_fresh=is_fresh)
-            case Deploy(operators):
+            case Deploy(_, operators):
                 self._deploy(operators)
             case Commit(number, marker):
                 self._commit(number, marker)
@@ -165,20 +167,23 @@ class Worker:
 
     # --- start -------------------------------------------------------------------------------------------------------
 
-    def _fence(self, recorded: Sequence[Any], *, is_fresh: bool) -> None:
+    def _fence(self) -> None:
         for region in self._regions:
             if region.exactly_once_sinks and region.id not in self._transactions:
                 self._transactions[region.id] = self._create_transaction(region)
-        own = {t.location["transactional_id"] for t in self._transactions.values()}
-        for location in recorded:
-            if location["transactional_id"] not in own:
-                self._reach(location, lambda transaction, at: transaction.fence(at), is_fresh=is_fresh)
-                crash_point("start.fencing")
         for transaction in self._transactions.values():
             transaction.fence()
             crash_point("start.fencing")
-        locations = {region.id: self._location(region) for region in self._regions}
-        self.outbox.append(Fenced(locations))
+        self._say_fenced()
+
+    def _fence_recorded(self, recorded: Sequence[Any], *, is_fresh: bool) -> None:
+        for location in recorded:
+            self._reach(location, lambda transaction, at: transaction.fence(at), is_fresh=is_fresh)
+            crash_point("start.fencing")
+        self._say_fenced()
+
+    def _say_fenced(self) -> None:
+        self.outbox.append(Fenced({region.id: self._location(region) for region in self._regions}))
 
     def _read_markers(self, recorded: Sequence[Any], *, is_fresh: bool) -> None:
         markers: dict[str, str | None] = {}
@@ -234,7 +239,7 @@ class Worker:
             for n in region.nodes:
                 node = plan.node(n)
                 if isinstance(node.operator, WriteSink):
-                    context = WriterContext(plan.job_name, node.name, self._subtask, self._parallelism)
+                    context = WriterContext(plan.job_name, node.name, self._lane, node.parallelism or 1)
                     transaction = self._transactions.get(region.id) if n in region.exactly_once_sinks else None
                     self._writers[n] = writer = node.operator.sink.create_writer(context, transaction)
                     calls[n] = Calls(call=writer.serialize)
@@ -262,7 +267,11 @@ class Worker:
             self._generators[n] = WatermarkGenerator(strategy.out_of_orderness_ms, strategy.idle_timeout_ms)
             extract = None if assigner is None else assigner.extract_timestamp
             return Calls(extract=extract, generator=self._generators[n])
-        operator = OpenOperator(node, self._place)
+        settings = self._settings
+        place = Place(
+            self._lane, node.parallelism or 1, settings.max_parallelism, self._attempt_number, settings.job_parameters
+        )
+        operator = OpenOperator(node, place)
         self._operators[n] = operator
         if snapshot is not None:
             operator.restore(snapshot.keyed, self._files.files.read_state)
@@ -270,7 +279,7 @@ class Worker:
 
     def _source_context(self, node: Node) -> SourceContext:
         commits = self._settings.checkpoint_interval_ms is not None
-        return SourceContext(self._plan.job_name, node.name, self._subtask, self._parallelism, commits)
+        return SourceContext(self._plan.job_name, node.name, self._lane, node.parallelism or 1, commits)
 
     def _decode_splits(self, n: int, splits: Iterable[Any]) -> list[Any]:
         operator = self._plan.node(n).operator
@@ -319,14 +328,16 @@ class Worker:
         self._advance_watermarks(self._clock() * 1000)
         self.outbox.append(InputEnded())
 
-    def _add_splits(self, operator_id: str, splits: Iterable[Any]) -> None:
+    def _add_splits(self, operator_id: str, splits: Mapping[str, Any]) -> None:
         for n, pipeline in self._pipelines.items():
             if self._ids[n] == operator_id:
-                pipeline.add_splits(self._decode_splits(n, splits))
+                pipeline.add_splits(self._decode_splits(n, splits.values()))
 
     # --- checkpoint --------------------------------------------------------------------------------------------------
 
     def _checkpoint(self, snapshot_id: SnapshotId, *, is_final: bool) -> None:
+        if is_final:
+            self._is_running = False
         for writer in self._writers.values():
             if is_final:
                 writer.finish()
@@ -354,7 +365,7 @@ class Worker:
                 n in self._operators and (keyed := self._operators[n].keyed) is not None and not keyed.backend.is_empty
             ):
                 chunks = keyed.backend.snapshot(self._settings.max_parallelism)
-                file = self._files.write_state(snapshot_id, f"{self._ids[n]}-{self._subtask}", chunks)
+                file = self._files.write_state(snapshot_id, f"{self._ids[n]}-{self._lane}", chunks)
                 operators[self._ids[n]] = OperatorSnapshot(
                     keyed=(KeyedFile(file, 0, self._settings.max_parallelism - 1),), name=node.name
                 )
@@ -371,7 +382,9 @@ class Worker:
         for writer in self._writers.values():
             writer.notify_checkpoint_complete()
         for n, pipeline in self._pipelines.items():
-            pipeline.reader.notify_checkpoint_complete(self._positions.pop((number, n)))
+            # A lane that came back during the commit took no part in the snapshot.
+            if (splits := self._positions.pop((number, n), None)) is not None:
+                pipeline.reader.notify_checkpoint_complete(splits)
 
     def _close(self) -> None:
         self._is_running = False

@@ -44,10 +44,11 @@ def test_the_plan_is_shown_and_the_program_ends_at_its_job(tmp_path: Path) -> No
 
 
 def test_a_plan_that_would_be_refused_is_shown_and_then_refused(tmp_path: Path) -> None:
-    result = explain("-D", "parallelism.default=2", write(tmp_path, "env.execute()"))
+    source = "env.from_collection([1]).map(str).set_parallelism(2); env.execute()"
+    result = explain(write(tmp_path, source))
     assert result.exit_code == 2
-    assert result.stdout.startswith("job `job`: 3 operators")
-    assert "`parallelism 2 (`parallelism.default`)` is not supported" in result.stderr
+    assert result.stdout.startswith("job `job`: 5 operators")
+    assert "parallelism 2 of `Map` is not supported" in result.stderr
 
 
 def test_a_program_without_a_job_is_told_so(tmp_path: Path) -> None:

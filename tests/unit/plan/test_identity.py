@@ -146,7 +146,7 @@ def test_a_regions_id_comes_from_its_exactly_once_sinks_and_its_lane_and_not_fro
     def build(*names: str) -> Plan:
         builder = Builder()
         for name in names:
-            builder.change(builder.sink(builder.source(name), ExactlyOnce()), uid=f"to {name}")
+            builder.change(builder.sink(builder.source(name), ExactlyOnce()), uid=f"to {name}", parallelism=2)
         return builder.plan()
 
     forward, backward = regions(build("a", "b")), regions(build("b", "a"))

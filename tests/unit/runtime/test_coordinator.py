@@ -17,7 +17,7 @@ from headrace.connector import Split, SplitEnumerator
 from headrace.errors import ExternalError, InternalError
 from headrace.plan.graph import Plan, Process
 from headrace.runtime.coordinator import CheckpointFailed, Coordinator
-from headrace.runtime.link import LocalLink
+from headrace.runtime.link import LaneFailed, LocalLink
 from headrace.runtime.messages import Committed, Deployed, Failed, ToCoordinator, ToWorker, TriggerCheckpoint
 from headrace.runtime.settings import read_settings
 from headrace.runtime.worker import Worker
@@ -52,11 +52,11 @@ class Harness:
         self.coordinator.start()
 
     def turn(self) -> None:
-        while (message := self.link.receive()) is not None:
-            self.coordinator.handle(message)
+        while (said := self.link.receive()) is not None:
+            self.coordinator.handle(*said)
         self.coordinator.tick()
-        while (message := self.link.receive()) is not None:
-            self.coordinator.handle(message)
+        while (said := self.link.receive()) is not None:
+            self.coordinator.handle(*said)
 
     def after(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -191,7 +191,7 @@ def test_a_checkpoint_that_nobody_acknowledges_in_time_is_given_up(
     harness = Harness(tmp_path, execution_checkpointing_timeout="30 s")
     harness.start()
     send = harness.link.send
-    monkeypatch.setattr(harness.link, "send", lambda m: None if isinstance(m, TriggerCheckpoint) else send(m))
+    monkeypatch.setattr(harness.link, "send", lambda m, i: None if isinstance(m, TriggerCheckpoint) else send(m, i))
     harness.after(10)
     harness.after(29.9)
     with pytest.raises(CheckpointFailed, match="not acknowledged within 30000 ms"):
@@ -208,10 +208,11 @@ def test_a_late_acknowledgement_of_a_given_up_checkpoint_is_ignored(
     )
     harness.start()
     send, held = harness.link.send, list[ToWorker]()
-    monkeypatch.setattr(harness.link, "send", lambda m: held.append(m) if isinstance(m, TriggerCheckpoint) else send(m))
+    hold = held.append
+    monkeypatch.setattr(harness.link, "send", lambda m, i: hold(m) if isinstance(m, TriggerCheckpoint) else send(m, i))
     harness.after(10)
     harness.after(31)
-    send(held[0])
+    send(held[0], 0)
     harness.turn()
     assert harness.coordinator.completed is None
     assert harness.ledger.values == []
@@ -219,20 +220,20 @@ def test_a_late_acknowledgement_of_a_given_up_checkpoint_is_ignored(
 
 def test_an_error_of_the_worker_is_raised_where_the_coordinator_runs(harness: Harness) -> None:
     harness.start()
-    with pytest.raises(OSError, match="gone"):
-        harness.coordinator.handle(Failed(OSError("gone")))
+    with pytest.raises(LaneFailed, match="gone"):
+        harness.coordinator.handle(0, Failed(OSError("gone")))
 
 
 @pytest.mark.parametrize("message", [Deployed()])
 def test_an_answer_that_was_not_asked_for_is_a_defect(harness: Harness, message: ToCoordinator) -> None:
     harness.start()
     with pytest.raises(InternalError, match="not asked for"):
-        harness.coordinator.handle(message)
+        harness.coordinator.handle(0, message)
 
 
 def test_a_commit_of_another_checkpoint_changes_nothing(harness: Harness) -> None:
     harness.start()
-    harness.coordinator.handle(Committed("somewhere", 77))
+    harness.coordinator.handle(0, Committed("somewhere", 77))
     assert harness.coordinator.completed is None
 
 

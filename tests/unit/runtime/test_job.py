@@ -206,9 +206,9 @@ def test_a_failure_before_the_first_run_ends_the_job_whatever_the_restart_strate
         run_job(job_of(Absent()), with_folder(tmp_path))
 
 
-def test_parallelism_above_one_is_refused_by_name() -> None:
-    with pytest.raises(NotSupportedError, match="parallelism 2"):
-        run_job(job_of(Numbers(limit=3)), settings(parallelism_default=2))
+def test_keyed_parallelism_above_one_is_refused_by_name() -> None:
+    with pytest.raises(NotSupportedError, match="parallelism 2 of `reduce`, which is keyed"):
+        run_job(job_of(Numbers(limit=3), (Reduce(max), str)), settings(parallelism_default=2))
 
 
 def test_exactly_once_without_checkpoints_on_an_unbounded_job_is_refused() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from headrace.checkpoint.decision import Assume
 from headrace.common import Configuration, WatermarkStrategy
 from headrace.connector import Boundedness, DeliveryGuarantee, Sink, Source
 from headrace.connector.builtin import CollectionSource, PrintSink
-from headrace.errors import ConfigError, NotSupportedError
+from headrace.errors import ConfigError
 from headrace.plan.graph import Map, Node, Plan, ReadSource, WriteSink
 from headrace.runtime.restart import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
 from headrace.runtime.settings import Settings, check_plan, read_settings
@@ -63,7 +63,7 @@ def plan(source: Source, sink: Sink) -> Plan:
 
 def check(given: Plan, options: Mapping[str, str]) -> list[str]:
     made = configuration(options)
-    return check_plan(given, read_settings(made), made)
+    return check_plan(given, read_settings(made))
 
 
 def test_without_settings_flinks_defaults_hold() -> None:
@@ -82,6 +82,9 @@ def test_without_settings_flinks_defaults_hold() -> None:
         watermark_interval_ms=200,
         max_parallelism=128,
         restart_strategy=NoRestart(),
+        fails_by_region=True,
+        heartbeat_interval_ms=10_000,
+        heartbeat_timeout_ms=50_000,
         job_parameters={},
     )
 
@@ -102,6 +105,9 @@ def test_every_setting_is_read() -> None:
                 "headrace.assume": "aborted",
                 "pipeline.auto-watermark-interval": "6 ms",
                 "pipeline.max-parallelism": "7",
+                "jobmanager.execution.failover-strategy": "full",
+                "heartbeat.interval": "8 ms",
+                "heartbeat.timeout": "9 ms",
                 "pipeline.global-job-parameters": "a:b",
                 "restart-strategy.type": "none",
             }
@@ -122,6 +128,9 @@ def test_every_setting_is_read() -> None:
         watermark_interval_ms=6,
         max_parallelism=7,
         restart_strategy=NoRestart(),
+        fails_by_region=False,
+        heartbeat_interval_ms=8,
+        heartbeat_timeout_ms=9,
         job_parameters={"a": "b"},
     )
 
@@ -194,24 +203,6 @@ def test_the_restart_strategy_is_the_one_that_is_set(options: Mapping[str, str],
 def test_a_plan_without_operators_is_refused() -> None:
     with pytest.raises(ConfigError, match="no operators are defined"):
         check(Plan("job", ()), {})
-
-
-def test_more_than_one_subtask_is_refused_by_the_operator_or_the_setting_that_asks_for_it() -> None:
-    given = plan(CollectionSource((1,)), PrintSink())
-    with pytest.raises(NotSupportedError, match=r"parallelism 2 \(`parallelism.default`\)"):
-        check(given, {"parallelism.default": "2"})
-    one = replace(given, nodes=(given.nodes[0], replace(given.nodes[1], parallelism=3), given.nodes[2]))
-    with pytest.raises(NotSupportedError, match="parallelism 3 of `map`"):
-        check(one, {})
-    assert check(replace(one, nodes=tuple(replace(node, parallelism=1) for node in one.nodes)), {}) == []
-
-
-def test_a_source_that_is_read_by_one_subtask_anyway_may_ask_for_more() -> None:
-    given = plan(Endless(parallel=False), PrintSink())
-    assert check(replace(given, nodes=(replace(given.nodes[0], parallelism=4), *given.nodes[1:])), {}) == []
-    parallel = plan(Endless(), PrintSink())
-    with pytest.raises(NotSupportedError, match="parallelism 4 of `news`"):
-        check(replace(parallel, nodes=(replace(parallel.nodes[0], parallelism=4), *parallel.nodes[1:])), {})
 
 
 def test_exactly_once_on_an_endless_source_needs_checkpoints() -> None:

@@ -1,0 +1,337 @@
+"""A team of workers: one process for each lane, as the coordinator sees them.
+
+Theory of operation. A worker's process is started with one end of a socket pair and told everything else through it.
+Its death is seen as the end of that socket; one that gives no sign of life for `heartbeat.timeout` is killed. Either
+way it has failed as if it had said so itself.
+
+What a worker collects for the program is held here until the checkpoint behind it is complete, if there are
+checkpoints: so a lane that comes back shows nothing twice, and takes nothing with it.
+
+Invariants. A lane's former process is dead before a new one is started. Nothing that a lane's former process said is
+heard after that. No process outlives `close`; one whose coordinator is gone ends itself (see `headrace.runtime.lane`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import pickle
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+import cloudpickle
+
+from headrace.connector.builtin import CollectSink
+from headrace.crash_points import VARIABLE
+from headrace.errors import ConfigError, ExternalError
+from headrace.plan.graph import Plan, WriteSink
+from headrace.plan.parallelism import lanes
+from headrace.runtime.lane import Alive, Collected, Logged, PackedError, Said, Setup, unpack, with_collected
+from headrace.runtime.link import LaneProgress
+from headrace.runtime.messages import (
+    Acknowledged,
+    CheckpointComplete,
+    Close,
+    Deploy,
+    Failed,
+    ToCoordinator,
+    ToWorker,
+)
+from headrace.runtime.settings import Settings
+
+_CLOSE_S: Final = 10.0
+"""How long a worker may take to close everything, before it is killed."""
+
+_HEARD_AT_ONCE: Final = 100
+"""Messages of each worker before the coordinator has its turn again."""
+
+_BOOTSTRAP: Final = """\
+import sys
+sys.path[:] = sys.argv[2:]
+from headrace.runtime.lane import main
+main(int(sys.argv[1]))
+"""
+
+
+class Team:
+    """The workers of one attempt."""
+
+    def __init__(self, plan: Plan, settings: Settings, root: Path, attempt_number: int) -> None:
+        self.lanes = lanes(plan)
+        self._settings = settings
+        self._root = root
+        self._attempt_number = attempt_number
+        self._restarts = 0
+        self._inbox: deque[tuple[int, ToCoordinator]] = deque()
+        sinks = [node.operator.sink for node in plan if isinstance(node.operator, WriteSink)]
+        self._collecting = [_Collecting(sink) for sink in sinks if isinstance(sink, CollectSink)]
+        self._plan = _pickled(with_collected(plan, None))
+        self._classes = _own_classes()
+        self._members: dict[int, _Member] = {}
+        for lane in range(self.lanes):
+            self._start(lane)
+
+    def send(self, message: ToWorker, lane: int) -> None:
+        """To the worker of one lane. One that does not take it in has failed."""
+        for each in self._collecting:
+            match message:
+                case Deploy(number):
+                    each.rewind(lane, number)
+                case CheckpointComplete(number):
+                    each.complete(lane, number)
+                case _:
+                    pass
+        self._send(self._members[lane], pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+    def receive(self, lane: int | None = None) -> tuple[int, ToCoordinator] | None:
+        """The next thing that a worker says."""
+        for index, said in enumerate(self._inbox):
+            if lane in (None, said[0]):
+                del self._inbox[index]
+                return said
+        return None
+
+    def work(self, timeout_s: float) -> None:
+        """Wait for a worker to say something, for `timeout_s` at most."""
+        # Everything that is there is heard before anybody is taken for dead: it may be this process that slept.
+        wait_s = 0 if self._inbox else timeout_s
+        for _ in range(_HEARD_AT_ONCE):
+            listened = {member.connection: member for member in self._members.values() if member.is_alive}
+            ready = connection.wait(list(listened), wait_s)
+            wait_s = 0
+            for each in ready:
+                assert isinstance(each, Connection)
+                self._hear(listened[each])
+            if not ready:
+                break
+        now = time.monotonic()
+        for member in self._members.values():
+            if member.is_alive and now - member.heard_at > self._settings.heartbeat_timeout_ms / 1000:
+                self._lose(member, self._no_sign)
+
+    def restart(self, lane: int) -> None:
+        """A new worker in the place of one that failed."""
+        self._members[lane].end(0)
+        self._inbox = deque(said for said in self._inbox if said[0] != lane)
+        self._restarts += 1
+        self._start(lane)
+
+    def progress(self) -> LaneProgress:
+        """What all workers have done."""
+        each = [member.progress for member in self._members.values()]
+        known = [progress.lag for progress in each if progress.lag is not None]
+        return LaneProgress(
+            sum(progress.records_in for progress in each),
+            sum(progress.records_out for progress in each),
+            sum(known) if known else None,
+        )
+
+    def close(self) -> list[BaseException]:
+        """Let all close everything, and end them."""
+        self._inbox.clear()
+        for lane in self._members:
+            self.send(Close(), lane)
+        deadline = time.monotonic() + _CLOSE_S
+        for member in self._members.values():
+            while member.is_alive and (left := deadline - time.monotonic()) > 0:
+                for each in connection.wait([member.connection], left):
+                    self._hear(member, is_closing=True)
+                    assert each
+            member.end(max(0.0, deadline - time.monotonic()))
+        errors = [said.error for _, said in self._inbox if isinstance(said, Failed)]
+        self._inbox.clear()
+        return errors
+
+    @property
+    def _no_sign(self) -> str:
+        return f"gave no sign of life for {self._settings.heartbeat_timeout_ms / 1000:g} s (`heartbeat.timeout`)"
+
+    def _start(self, lane: int) -> None:
+        attempt = self._attempt_number + self._restarts
+        interval_s = min(self._settings.heartbeat_interval_ms, self._settings.heartbeat_timeout_ms / 3) / 1000
+        setup = Setup(
+            lane=lane,
+            attempt_number=attempt,
+            argv=sys.argv,
+            levels=_levels(),
+            heartbeat_s=interval_s,
+            root=self._root,
+            classes=self._classes,
+            plan=self._plan,
+            settings=self._settings,
+        )
+        member = _Member(lane, self._settings.heartbeat_timeout_ms / 1000, is_armed=attempt == 0)
+        self._members[lane] = member
+        self._send(member, pickle.dumps(setup))
+
+    def _send(self, member: _Member, data: bytes) -> None:
+        if not member.is_alive:
+            return
+        try:
+            member.connection.send_bytes(data)
+        except BlockingIOError:
+            self._lose(member, self._no_sign)
+        except OSError:
+            self._lose(member, None)
+
+    def _hear(self, member: _Member, *, is_closing: bool = False) -> None:
+        try:
+            said: Said = pickle.loads(member.connection.recv_bytes())
+        except BlockingIOError:
+            self._lose(member, self._no_sign)
+            return
+        except (EOFError, OSError):
+            if is_closing:
+                member.is_alive = False
+            else:
+                self._lose(member, None)
+            return
+        member.heard_at = time.monotonic()
+        match said:
+            case Alive():
+                pass
+            case LaneProgress():
+                member.progress = said
+            case Logged(record):
+                _log(record, member.lane)
+            case Collected(elements):
+                for each in self._collecting:
+                    each.take(member.lane, elements)
+            case PackedError():
+                self._inbox.append((member.lane, Failed(unpack(said))))
+            case Acknowledged(number):
+                for each in self._collecting:
+                    each.acknowledge(member.lane, number)
+                self._inbox.append((member.lane, said))
+            case _:
+                self._inbox.append((member.lane, said))
+
+    def _lose(self, member: _Member, why: str | None) -> None:
+        member.end(0 if why else 1.0)
+        text = f"lane {member.lane}: its worker {why or member.last_words()}"
+        self._inbox.append((member.lane, Failed(ExternalError(text))))
+
+
+class _Collecting:
+    """What lanes collect for the program, each part with the snapshot it is in front of, or infinity while there is
+    none."""
+
+    def __init__(self, sink: CollectSink) -> None:
+        self._sink = sink
+        self._held: dict[int, list[tuple[float, Sequence[Any]]]] = {}
+
+    def take(self, lane: int, elements: Sequence[Any]) -> None:
+        if self._sink.on_checkpoint:
+            self._held.setdefault(lane, []).append((math.inf, elements))
+        else:
+            self._sink.collected.put(elements)
+
+    def acknowledge(self, lane: int, number: int) -> None:
+        self._held[lane] = [(min(at, number), elements) for at, elements in self._held.get(lane, [])]
+
+    def complete(self, lane: int, number: int) -> None:
+        held = self._held.get(lane, [])
+        self._held[lane] = [(at, elements) for at, elements in held if at > number]
+        for at, elements in held:
+            if at <= number:
+                self._sink.collected.put(elements)
+
+    def rewind(self, lane: int, number: int) -> None:
+        """The lane goes on from this snapshot."""
+        self._held[lane] = [(at, elements) for at, elements in self._held.get(lane, []) if at <= number]
+
+
+class _Member:
+    """One worker's process."""
+
+    def __init__(self, lane: int, patience_s: float, *, is_armed: bool) -> None:
+        self.lane = lane
+        self.is_alive = True
+        self.heard_at = time.monotonic()
+        self.progress = LaneProgress()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+                # A worker that is halted in the middle of a message must not halt the coordinator.
+                ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(patience_s) + 1, 0))
+            environment = dict(os.environ)
+            if not is_armed:
+                # A crash point ends a lane once, not each worker that takes the lost one's place.
+                environment.pop(VARIABLE, None)
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _BOOTSTRAP, str(theirs.fileno()), *sys.path],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env=environment,
+                    process_group=0,
+                )
+            except OSError as error:
+                raise ExternalError(f"the worker of lane {lane} cannot be started: {error}") from error
+            self.connection = Connection(ours.detach())
+
+    def end(self, patience_s: float) -> None:
+        """Make sure that the process is gone, after `patience_s` by force. May be called twice."""
+        self.is_alive = False
+        self.connection.close()
+        try:
+            self._process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def last_words(self) -> str:
+        """How it ended, once it has."""
+        code = self._process.returncode
+        if code >= 0:
+            return f"ended by itself with status {code}"
+        name = signal.Signals(-code).name
+        hint = ", as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
+        return f"was ended by {name}{hint}"
+
+
+def _log(record: logging.LogRecord, lane: int) -> None:
+    """A record of a worker's log, as if it had been logged here."""
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        record.msg = f"lane {lane}: {record.msg}"
+        logger.handle(record)
+
+
+def _levels() -> dict[str, int]:
+    """The loggers that have a level of their own."""
+    known = logging.root.manager.loggerDict.items()
+    levels = {name: logger.level for name, logger in known if isinstance(logger, logging.Logger) and logger.level}
+    return {"": logging.root.level, **levels}
+
+
+def _own_classes() -> dict[str, bytes]:
+    """The classes of the program's own file, which exist in no module that a worker could import."""
+    classes: dict[str, bytes] = {}
+    for name, value in list(vars(sys.modules["__main__"]).items()):
+        if isinstance(value, type) and value.__module__ == "__main__":
+            with contextlib.suppress(Exception):  # one that the plan needs is reported with the plan
+                classes[name] = cloudpickle.dumps(value)
+    return classes
+
+
+def _pickled(plan: Plan) -> bytes:
+    try:
+        return bytes(cloudpickle.dumps(plan))
+    except Exception as error:
+        raise ConfigError(
+            f"the job cannot be brought to its workers: {type(error).__name__}: {error}. A function holds something "
+            "that cannot be pickled (a connection, a lock, a generator): create that in `open()`"
+        ) from error
