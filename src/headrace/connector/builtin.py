@@ -6,7 +6,7 @@ import copy
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -206,35 +206,23 @@ class Collected:
 class CollectSink(Sink):
     """Hands elements to the program, in the process that runs it.
 
-    With checkpoints on (`on_checkpoint`), elements are handed over when the checkpoint behind them is complete, so that
-    a restart within the run does not show them twice; otherwise at once.
+    With checkpoints on (`on_checkpoint`), the engine hands them over when the checkpoint behind them is complete, so
+    that a restart within the run does not show them twice; otherwise at once.
     """
 
     collected: Collected = field(repr=False, compare=False)
     on_checkpoint: bool
 
     def create_writer(self, context: WriterContext, transaction: Transaction | None) -> SinkWriter:
-        return _CollectWriter(self.collected.put, self.on_checkpoint)
+        return _CollectWriter(self.collected)
 
 
 class _CollectWriter(SinkWriter):
-    def __init__(self, hand_over: Callable[[Sequence[Any]], None], on_checkpoint: bool) -> None:
-        self._hand_over = hand_over
-        self._on_checkpoint = on_checkpoint
-        self._written: list[Any] = []
-        self._flushed: list[Any] = []
+    def __init__(self, collected: Collected) -> None:
+        self._collected = collected
 
     def write(self, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
-        if self._on_checkpoint:
-            self._written.extend(values)
-        else:
-            self._hand_over(values)
+        self._collected.put(values)
 
     def flush(self) -> None:
-        self._flushed += self._written
-        self._written = []
-
-    def notify_checkpoint_complete(self) -> None:
-        flushed, self._flushed = self._flushed, []
-        if flushed:
-            self._hand_over(flushed)
+        """Nothing to do: what has been written is on its way."""

@@ -141,6 +141,7 @@ class Coordinator:
         self._discovered: list[tuple[int, AddSplits]] = []
         self._stopping = False
         self._savepoint_request: Path | None = None
+        self._ends_with_savepoint = False
 
     def start(self) -> None:
         """Begin; afterwards the workers read, or `is_done` is set as the job has finished before."""
@@ -169,9 +170,11 @@ class Coordinator:
         """End with a last checkpoint, without MAX_WATERMARK; what SIGTERM asks for."""
         self._stopping = True
 
-    def request_savepoint(self, path: Path) -> None:
-        """Write a savepoint with the next checkpoint, and let that be soon."""
+    def request_savepoint(self, path: Path, *, is_last: bool = False) -> None:
+        """Write a savepoint with the next checkpoint, and let that be soon. `is_last`: the job ends for its sake, and
+        has failed without it."""
         self._savepoint_request = path
+        self._ends_with_savepoint = is_last
 
     def take_savepoint(self) -> Path | HeadraceError | None:
         """The savepoint written since the last call, or why it was not; None: there is none yet."""
@@ -330,14 +333,15 @@ class Coordinator:
         manifest = on_lane_lost(self._last, prepared, self._read_markers(lane))
         if manifest is None:
             raise LaneCannotRejoin(f"lane {lane} was lost while a checkpoint was committed, and did not commit it")
-        self._start.deploy(manifest, [lane])
+        own = self._start.regions_of(lane)
+        self._start.deploy(manifest, [lane], dict.fromkeys(own, manifest.id.number))
         for message in self._unheld(manifest, lane):
             self._link.send(message, lane)
         self._link.send(Run(), lane)
         del self._away[lane]
         log.info("lane %d resumes from checkpoint %s", lane, manifest.id)
         if flight is not None:
-            self._committed(flight, self._start.regions_of(lane))
+            self._committed(flight, own)
 
     def _unheld(self, manifest: Manifest, lane: int) -> list[AddSplits]:
         """What a lane was told of splits that the manifest does not hold."""
@@ -419,7 +423,7 @@ class Coordinator:
         log.debug("checkpoint %s complete in %.0f ms", manifest.id, (now - flight.started_at) * 1000)
         if flight.savepoint is not None:
             self._last_savepoint = self._write_savepoint(flight.savepoint, manifest)
-            if flight.is_final and isinstance(self._last_savepoint, HeadraceError):
+            if self._ends_with_savepoint and isinstance(self._last_savepoint, HeadraceError):
                 raise self._last_savepoint
         if flight.is_final:
             if self._has_ended:

@@ -5,7 +5,9 @@ decides what follows:
 
 | failure | then |
 |---|---|
-| a setting, a snapshot that must not be restored | end with the error |
+| a setting, a snapshot that must not be restored, a defect of Headrace | end with the error |
+| what trying again cannot mend: a right, a topic that is not there, a record too large | end with the error |
+| anything behind the end of the job | end with the error |
 | anything before the job has run for the first time | end with the error: nobody wants to wait for a typo |
 | the epoch taken or fenced, before the own claim: another copy is starting | back off for a random while, start over |
 | the same later, and a newer copy holds the claim | end with the error: two copies would fence each other for ever |
@@ -56,11 +58,11 @@ from headrace.errors import (
 )
 from headrace.plan.graph import Plan
 from headrace.plan.parallelism import lanes, with_parallelism
+from headrace.runtime.collecting import Collecting, LaneCollected, with_collected
 from headrace.runtime.coordinator import Coordinator
 from headrace.runtime.link import LaneFailed, Link, LocalLink
 from headrace.runtime.restart import delay_before_restart
 from headrace.runtime.settings import check_plan, read_settings
-from headrace.runtime.team import Team
 from headrace.runtime.worker import Worker
 
 log = logging.getLogger("headrace")
@@ -135,11 +137,12 @@ class Job(JobClient):
         self._settings = read_settings(configuration)
         self._warnings = check_plan(plan, self._settings)
         self._plan = with_parallelism(plan, options.PARALLELISM.read(configuration))
+        self._collecting = Collecting(self._plan)
         self._id = JobID(secrets.token_hex(16))
         self._status = JobStatus.CREATED
         self._result: Future[JobExecutionResult] = Future()
+        self._result.set_running_or_notify_cancel()  # so that nobody else cancels it
         self._coordinator: Coordinator | None = None
-        self._wake = threading.Event()
         self._stop_requested = False
         self._cancel_requested = False
         self._savepoint: _SavepointRequest | None = None
@@ -164,15 +167,14 @@ class Job(JobClient):
     def cancel(self) -> CompletableFuture[None]:
         """End the job without a last checkpoint."""
         self._cancel_requested = True
-        self._wake.set()
         done: Future[None] = Future()
         self._result.add_done_callback(lambda _: done.set_result(None))
         return CompletableFuture(done)
 
     def stop(self) -> None:
         """*Extension.* End the job with a last checkpoint, as SIGTERM does."""
+        # A flag and no lock: this is also called by a handler of signals, in the middle of anything.
         self._stop_requested = True
-        self._wake.set()
 
     def stop_with_savepoint(
         self, advance_to_end_of_event_time: bool, savepoint_directory: str | None = None
@@ -242,8 +244,8 @@ class Job(JobClient):
                 self._run_attempts(folder)
         except BaseException as error:
             self._status = JobStatus.CANCELED if isinstance(error, JobCancelled) else JobStatus.FAILED
-            self._settle_savepoint(None, error)
             self._result.set_exception(error)
+            self._settle_savepoint(None, error)
             raise
         self._status = JobStatus.FINISHED
         result = JobExecutionResult(self._id, int((time.monotonic() - started_at) * 1000))
@@ -283,8 +285,13 @@ class Job(JobClient):
     def _connect(self, folder: CheckpointFolder) -> Link:
         """Workers for one attempt."""
         if lanes(self._plan) > 1:
-            return Team(self._plan, self._settings, folder.path.parent, self._attempts)
-        return LocalLink(Worker(self._plan, self._settings, folder, attempt_number=self._attempts))
+            # Not before it is needed: a job without processes of its own starts quicker without it.
+            from headrace.runtime.team import Team
+
+            return Team(self._plan, self._settings, folder.path.parent, self._collecting, self._attempts)
+        plan = with_collected(self._plan, LaneCollected(self._collecting, 0))
+        worker = Worker(plan, self._settings, folder, attempt_number=self._attempts)
+        return LocalLink(worker, self._collecting)
 
     def _pause_after(self, error: BaseException, coordinator: Coordinator, lane: int | None = None) -> float:
         """How many seconds to wait before the next attempt (of one lane or of all), after this one failed; raises if
@@ -316,21 +323,24 @@ class Job(JobClient):
                     )
         self._failures.append(time.monotonic() * 1000)
         delay_ms = delay_before_restart(self._settings.restart_strategy, self._failures, random.random())
-        is_final = isinstance(error, ConfigError | StateError | JobCancelled)
+        is_final = isinstance(error, ConfigError | StateError | JobCancelled | InternalError)
         is_final = is_final or (isinstance(error, ExternalError) and not error.retriable)
+        # What fails behind the end fails for good: there is nothing to go on with.
+        is_final = is_final or coordinator.is_done
         if is_final or not self._has_run or self._stop_requested or delay_ms is None:
             raise error
         if lane is None:
             self._status = JobStatus.RESTARTING
-        # With the user's own traceback, if it was a function of the program's.
+        # With the user's own traceback, if it was a function of the program's; what nobody foresaw with its own.
         users = error.__cause__ if isinstance(error, UserCodeError | DataError) else None
+        shown = users if isinstance(error, HeadraceError) else error
         log.error(
             "%s failed, restarting in %.1f s: %s%s",
             f"job `{self._plan.job_name}`" if lane is None else f"lane {lane} of job `{self._plan.job_name}`",
             delay_ms / 1000,
             error,
             self._again(error),
-            exc_info=users,
+            exc_info=shown,
         )
         return delay_ms / 1000
 
@@ -373,7 +383,7 @@ class Job(JobClient):
                 if not request.result.set_running_or_notify_cancel():
                     self._savepoint = None
                     continue
-                coordinator.request_savepoint(request.directory)
+                coordinator.request_savepoint(request.directory, is_last=request.is_last)
                 # Not before: the checkpoint it is written with has to be the last one.
                 self._stop_requested = self._stop_requested or request.is_last
             if self._stop_requested:
@@ -428,6 +438,8 @@ class Job(JobClient):
         if request is None or (path is None and error is None):
             return
         self._savepoint = None
+        if not request.result.running() and not request.result.set_running_or_notify_cancel():
+            return  # nobody waits for it any more
         if error is not None:
             request.result.set_exception(error)
         else:
@@ -442,7 +454,9 @@ class Job(JobClient):
 
     def _pause(self, seconds: float) -> None:
         """Wait, unless the job is to end."""
-        self._wake.wait(seconds)
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not (self._cancel_requested or self._stop_requested):
+            time.sleep(min(left, STEP_WAIT_S))
         if self._cancel_requested or self._stop_requested:
             raise JobCancelled(f"job {self._plan.job_name!r} was stopped while it waited to start again")
 

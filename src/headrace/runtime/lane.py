@@ -26,7 +26,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -34,9 +34,9 @@ from typing import Any, Final
 import cloudpickle
 
 from headrace.checkpoint.storage import CheckpointFolder
-from headrace.connector.builtin import CollectSink
 from headrace.errors import ConfigError, ExternalError, HeadraceError, RemoteTraceback
-from headrace.plan.graph import Plan, WriteSink
+from headrace.plan.graph import Plan
+from headrace.runtime.collecting import with_collected
 from headrace.runtime.link import LaneProgress
 from headrace.runtime.messages import Close, Failed, ToCoordinator
 from headrace.runtime.settings import Settings
@@ -183,17 +183,6 @@ def _pickled(error: BaseException) -> BaseException:
         return RuntimeError(f"{type(error).__name__}: {error}")
 
 
-def with_collected(plan: Plan, collected: Any) -> Plan:
-    """The plan with something else in the place of the program's `Collected`, which takes elements at once."""
-    nodes = [
-        replace(node, operator=WriteSink(replace(node.operator.sink, collected=collected, on_checkpoint=False)))
-        if isinstance(node.operator, WriteSink) and isinstance(node.operator.sink, CollectSink)
-        else node
-        for node in plan
-    ]
-    return replace(plan, nodes=tuple(nodes))
-
-
 class _Collecting:
     """Takes the place of the program's `Collected`."""
 
@@ -227,8 +216,8 @@ class _Channel:
     def beat(self, interval_s: float) -> None:
         """Say that this process lives; never returns."""
         while True:
-            time.sleep(interval_s)
             self.say(Alive())
+            time.sleep(interval_s)
 
     def next(self, *, wait: bool) -> Any:
         """What the coordinator has said, or None if that is nothing and it is not to be waited for."""

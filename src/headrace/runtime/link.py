@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from headrace.errors import InternalError
+from headrace.runtime.collecting import Collecting
 from headrace.runtime.messages import Close, Failed, ToCoordinator, ToWorker
 from headrace.runtime.worker import Worker
 
@@ -96,19 +97,25 @@ class LocalLink:
 
     lanes = 1
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, collecting: Collecting) -> None:
         self._worker = worker
+        self._collecting = collecting
         self._inbox: deque[ToCoordinator] = deque()
 
     def send(self, message: ToWorker, lane: int) -> None:
         """Let the worker do it."""
+        self._collecting.on_sent(message, lane)
         self._worker.handle(message)
 
     def receive(self, lane: int | None = None) -> tuple[int, ToCoordinator] | None:
         """The next thing the worker said."""
         self._inbox.extend(self._worker.outbox)
         self._worker.outbox.clear()
-        return (0, self._inbox.popleft()) if self._inbox else None
+        if not self._inbox:
+            return None
+        said = self._inbox.popleft()
+        self._collecting.on_said(said, 0)
+        return 0, said
 
     def work(self, timeout_s: float) -> None:
         """One step, if there is something to read."""

@@ -9,7 +9,7 @@ of them is answered by each.
 | `Fence` | `Fenced(locations)` |
 | `FenceRecorded(recorded)` | `Fenced(locations)` |
 | `ReadMarkers(recorded)` | `MarkersRead(markers)` |
-| `Deploy(number, operators)` | `Deployed` |
+| `Deploy(sources, operators)` | `Deployed` |
 | `Commit(number, marker)`: a baseline's claim, or a checkpoint | `Committed(region, number)` for each region |
 | `Run` | `InputEnded` when every bounded source has been read to its end |
 | `AddSplits(operator, splits)`, to the lane that is to read them | – |
@@ -71,9 +71,12 @@ class MarkersRead:
 
 @dataclass(frozen=True, slots=True)
 class Deploy:
-    """Open all operators, with the state and the splits of snapshot `number`. Keys are operator ids."""
+    """Open all operators, with this state and these splits. Keys are operator ids.
 
-    number: int
+    `sources` says for each of the lane's regions which snapshot, by number, that is from.
+    """
+
+    sources: Mapping[str, int]
     operators: Mapping[str, OperatorSnapshot]
 
 

@@ -129,14 +129,19 @@ class Start:
         self._folder.write_manifest(baseline)
         self.baseline = baseline
         self._say_where(decision, baseline)
-        self.deploy(baseline, range(self._lanes))
+        sources = {} if isinstance(decision, StartFresh) else {r: at.number for r, at in decision.sources.items()}
+        self.deploy(baseline, range(self._lanes), sources)
         self._claim(baseline)
         return baseline
 
-    def deploy(self, manifest: Manifest, deployed: Iterable[int]) -> None:
-        """Open all operators of these lanes, as they are in the manifest."""
-        at = manifest.id.number
-        ask(self._link, {lane: Deploy(at, self.operators_of(manifest, lane)) for lane in deployed}, Deployed)
+    def deploy(self, manifest: Manifest, deployed: Iterable[int], sources: Mapping[str, int]) -> None:
+        """Open all operators of these lanes, as they are in the manifest; `sources` says from which snapshot each
+        region is, by number."""
+        messages = {}
+        for lane in deployed:
+            own = {region: sources.get(region, 0) for region in self.regions_of(lane)}
+            messages[lane] = Deploy(own, self.operators_of(manifest, lane))
+        ask(self._link, messages, Deployed)
 
     def operators_of(self, manifest: Manifest, lane: int) -> dict[str, OperatorSnapshot]:
         """What the manifest holds of one lane, by operator id."""
@@ -300,7 +305,9 @@ class Start:
 
 def decode_markers(said: Mapping[str, str | None]) -> dict[str, Marker | None]:
     """What workers read, as markers. Raises `StateError` for a text that is none."""
-    return {key: None if text is None else Marker.decode(text, f"group {key}") for key, text in said.items()}
+    return {
+        key: None if text is None else Marker.decode(text, f"transactional id {key!r}") for key, text in said.items()
+    }
 
 
 def _recorded_locations(contents: FolderContents) -> dict[str, Any]:

@@ -4,9 +4,6 @@ Theory of operation. A worker's process is started with one end of a socket pair
 Its death is seen as the end of that socket; one that gives no sign of life for `heartbeat.timeout` is killed. Either
 way it has failed as if it had said so itself.
 
-What a worker collects for the program is held here until the checkpoint behind it is complete, if there are
-checkpoints: so a lane that comes back shows nothing twice, and takes nothing with it.
-
 Invariants. A lane's former process is dead before a new one is started. Nothing that a lane's former process said is
 heard after that. No process outlives `close`; one whose coordinator is gone ends itself (see `headrace.runtime.lane`).
 """
@@ -15,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import pickle
 import signal
@@ -25,31 +21,30 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cloudpickle
 
-from headrace.connector.builtin import CollectSink
 from headrace.crash_points import VARIABLE
 from headrace.errors import ConfigError, ExternalError
-from headrace.plan.graph import Plan, WriteSink
+from headrace.plan.graph import Plan
 from headrace.plan.parallelism import lanes
-from headrace.runtime.lane import Alive, Collected, Logged, PackedError, Said, Setup, unpack, with_collected
+from headrace.runtime.collecting import Collecting, with_collected
+from headrace.runtime.lane import Alive, Collected, Logged, PackedError, Said, Setup, unpack
 from headrace.runtime.link import LaneProgress
 from headrace.runtime.messages import (
-    Acknowledged,
-    CheckpointComplete,
     Close,
-    Deploy,
     Failed,
     ToCoordinator,
     ToWorker,
 )
 from headrace.runtime.settings import Settings
+
+_START_S: Final = 60.0
+"""How long a worker's process may take to come up: an interpreter and the program's modules."""
 
 _CLOSE_S: Final = 10.0
 """How long a worker may take to close everything, before it is killed."""
@@ -60,6 +55,7 @@ _HEARD_AT_ONCE: Final = 100
 _BOOTSTRAP: Final = """\
 import sys
 sys.path[:] = sys.argv[2:]
+from headrace.runtime.collecting import Collecting, with_collected
 from headrace.runtime.lane import main
 main(int(sys.argv[1]))
 """
@@ -68,15 +64,14 @@ main(int(sys.argv[1]))
 class Team:
     """The workers of one attempt."""
 
-    def __init__(self, plan: Plan, settings: Settings, root: Path, attempt_number: int) -> None:
+    def __init__(self, plan: Plan, settings: Settings, root: Path, collecting: Collecting, attempt_number: int) -> None:
         self.lanes = lanes(plan)
         self._settings = settings
         self._root = root
         self._attempt_number = attempt_number
         self._restarts = 0
         self._inbox: deque[tuple[int, ToCoordinator]] = deque()
-        sinks = [node.operator.sink for node in plan if isinstance(node.operator, WriteSink)]
-        self._collecting = [_Collecting(sink) for sink in sinks if isinstance(sink, CollectSink)]
+        self._collecting = collecting
         self._plan = _pickled(with_collected(plan, None))
         self._classes = _own_classes()
         self._members: dict[int, _Member] = {}
@@ -85,14 +80,7 @@ class Team:
 
     def send(self, message: ToWorker, lane: int) -> None:
         """To the worker of one lane. One that does not take it in has failed."""
-        for each in self._collecting:
-            match message:
-                case Deploy(number):
-                    each.rewind(lane, number)
-                case CheckpointComplete(number):
-                    each.complete(lane, number)
-                case _:
-                    pass
+        self._collecting.on_sent(message, lane)
         self._send(self._members[lane], pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
 
     def receive(self, lane: int | None = None) -> tuple[int, ToCoordinator] | None:
@@ -116,10 +104,10 @@ class Team:
                 self._hear(listened[each])
             if not ready:
                 break
-        now = time.monotonic()
+        now, patience_s = time.monotonic(), self._settings.heartbeat_timeout_ms / 1000
         for member in self._members.values():
-            if member.is_alive and now - member.heard_at > self._settings.heartbeat_timeout_ms / 1000:
-                self._lose(member, self._no_sign)
+            if member.is_alive and now - member.heard_at > (patience_s if member.has_begun else _START_S):
+                self._lose(member, self._no_sign if member.has_begun else f"did not come up within {_START_S:g} s")
 
     def restart(self, lane: int) -> None:
         """A new worker in the place of one that failed."""
@@ -198,7 +186,7 @@ class Team:
             else:
                 self._lose(member, None)
             return
-        member.heard_at = time.monotonic()
+        member.heard_at, member.has_begun = time.monotonic(), True
         match said:
             case Alive():
                 pass
@@ -207,15 +195,11 @@ class Team:
             case Logged(record):
                 _log(record, member.lane)
             case Collected(elements):
-                for each in self._collecting:
-                    each.take(member.lane, elements)
+                self._collecting.take(member.lane, elements)
             case PackedError():
                 self._inbox.append((member.lane, Failed(unpack(said))))
-            case Acknowledged(number):
-                for each in self._collecting:
-                    each.acknowledge(member.lane, number)
-                self._inbox.append((member.lane, said))
             case _:
+                self._collecting.on_said(said, member.lane)
                 self._inbox.append((member.lane, said))
 
     def _lose(self, member: _Member, why: str | None) -> None:
@@ -224,41 +208,13 @@ class Team:
         self._inbox.append((member.lane, Failed(ExternalError(text))))
 
 
-class _Collecting:
-    """What lanes collect for the program, each part with the snapshot it is in front of, or infinity while there is
-    none."""
-
-    def __init__(self, sink: CollectSink) -> None:
-        self._sink = sink
-        self._held: dict[int, list[tuple[float, Sequence[Any]]]] = {}
-
-    def take(self, lane: int, elements: Sequence[Any]) -> None:
-        if self._sink.on_checkpoint:
-            self._held.setdefault(lane, []).append((math.inf, elements))
-        else:
-            self._sink.collected.put(elements)
-
-    def acknowledge(self, lane: int, number: int) -> None:
-        self._held[lane] = [(min(at, number), elements) for at, elements in self._held.get(lane, [])]
-
-    def complete(self, lane: int, number: int) -> None:
-        held = self._held.get(lane, [])
-        self._held[lane] = [(at, elements) for at, elements in held if at > number]
-        for at, elements in held:
-            if at <= number:
-                self._sink.collected.put(elements)
-
-    def rewind(self, lane: int, number: int) -> None:
-        """The lane goes on from this snapshot."""
-        self._held[lane] = [(at, elements) for at, elements in self._held.get(lane, []) if at <= number]
-
-
 class _Member:
     """One worker's process."""
 
     def __init__(self, lane: int, patience_s: float, *, is_armed: bool) -> None:
         self.lane = lane
         self.is_alive = True
+        self.has_begun = False
         self.heard_at = time.monotonic()
         self.progress = LaneProgress()
         ours, theirs = socket.socketpair()

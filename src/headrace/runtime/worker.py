@@ -391,11 +391,8 @@ class Worker:
         gc.set_threshold(*self._gc_threshold)
         parts: list[Any] = [*self._operators.values(), *(p.reader for p in self._pipelines.values())]
         parts += [*self._writers.values(), *self._transactions.values()]
-        first: Exception | None = None
         for part in parts:
             try:
                 part.close()
             except Exception as error:  # noqa: BLE001 - the rest has to be closed too
-                first = first or error
-        if first is not None:
-            raise first
+                self.outbox.append(Failed(error))

@@ -73,37 +73,10 @@ def test_printed_lines_begin_as_flinks(
     assert capsys.readouterr().out.splitlines() == [line, line.replace("x", "None")]
 
 
-def test_elements_are_collected_at_once_without_checkpoints() -> None:
+def test_elements_are_collected() -> None:
     collected = Collected()
     writer_of(CollectSink(collected, on_checkpoint=False)).write([1, 2], None)
     assert collected.take() == [1, 2]
-
-
-def test_elements_are_collected_when_the_checkpoint_behind_them_is_complete() -> None:
-    collected = Collected()
-    writer = writer_of(CollectSink(collected, on_checkpoint=True))
-    writer.write([1, 2], None)
-    writer.flush()
-    writer.write([3], None)
-    writer.notify_checkpoint_complete()
-    assert collected.take() == [1, 2]
-    writer.finish()
-    writer.notify_checkpoint_complete()
-    assert collected.take() == [3]
-
-
-def test_elements_of_an_attempt_that_failed_before_its_checkpoint_are_not_shown() -> None:
-    collected = Collected()
-    sink = CollectSink(collected, on_checkpoint=True)
-    failed, restarted = writer_of(sink), writer_of(sink)
-    failed.write([1], None)
-    failed.flush()
-    failed.close()
-    restarted.write([1], None)
-    restarted.finish()
-    restarted.notify_checkpoint_complete()
-    collected.end()
-    assert (collected.take(), collected.take()) == ([1], None)
 
 
 def test_the_job_waits_while_the_program_has_enough_to_take() -> None:

@@ -16,6 +16,7 @@ from headrace.checkpoint.storage import CheckpointFolder
 from headrace.connector import Split, SplitEnumerator
 from headrace.errors import ExternalError, InternalError
 from headrace.plan.graph import Plan, Process
+from headrace.runtime.collecting import Collecting
 from headrace.runtime.coordinator import CheckpointFailed, Coordinator
 from headrace.runtime.link import LaneFailed, LocalLink
 from headrace.runtime.messages import Committed, Deployed, Failed, ToCoordinator, ToWorker, TriggerCheckpoint
@@ -44,7 +45,7 @@ class Harness:
         self.folder = CheckpointFolder(folder, "job")
         self.folder.lock()
         self.worker = Worker(self.plan, settings, self.folder)
-        self.link = LocalLink(self.worker)
+        self.link = LocalLink(self.worker, Collecting(self.plan))
         self.sent: list[ToWorker] = []
         self.coordinator = Coordinator(self.plan, settings, self.folder, self.link, clock=self.clock)
 

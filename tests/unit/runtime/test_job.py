@@ -20,7 +20,7 @@ from headrace.checkpoint import storage
 from headrace.checkpoint.marker import Marker, SnapshotId
 from headrace.checkpoint.storage import CheckpointFolder
 from headrace.common import Configuration, Types, WatermarkStrategy
-from headrace.connector.builtin import CollectionSource, PrintSink
+from headrace.connector.builtin import Collected, CollectionSource, CollectSink, PrintSink
 from headrace.datastream.functions import KeyedProcessFunction, MapFunction, RuntimeContext
 from headrace.datastream.state import ValueStateDescriptor
 from headrace.errors import ConfigError, DataError, ExternalError, NotSupportedError, StateError, UserCodeError
@@ -616,7 +616,8 @@ def test_a_timestamp_assigner_of_a_source_gives_elements_their_time(tmp_path: Pa
     assert ledger.values == [(x, x * 10) for x in range(5)]
 
 
-def test_what_close_raises_fails_the_job() -> None:
+@pytest.mark.parametrize("interval", ["0 s", "10 ms"])
+def test_what_close_raises_fails_the_job(tmp_path: Path, interval: str) -> None:
     class Broken(MapFunction):
         def map(self, value: Any) -> Any:
             return value
@@ -625,7 +626,54 @@ def test_what_close_raises_fails_the_job() -> None:
             raise OSError("flush failed")
 
     with pytest.raises(UserCodeError, match=r"`map` failed in close\(\).*flush failed"):
-        run_job(job_of(Numbers(limit=3), Map(Broken())), settings())
+        run_job(
+            job_of(Numbers(limit=3), Map(Broken())),
+            with_folder(tmp_path, execution_checkpointing_interval=interval, **RESTART_ONCE),
+        )
+
+
+def test_a_failure_that_nobody_foresaw_is_logged_with_its_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed = iter([True])
+
+    class Odd(LedgerSink):
+        def create_writer(self, context: Any, transaction: Any) -> Any:
+            writer = super().create_writer(context, transaction)
+
+            def poll() -> None:
+                if next(failed, False):
+                    raise KeyError("x")
+
+            writer.poll = poll  # type: ignore[method-assign]
+            return writer
+
+    with caplog.at_level(logging.ERROR, "headrace"):
+        run_job(job_of(Numbers(limit=3), sink=Odd(Ledger())), with_folder(tmp_path, **RESTART_ONCE))
+    assert "KeyError: 'x'" in caplog.text
+    assert "in poll" in caplog.text
+
+
+def test_what_is_collected_in_front_of_a_checkpoint_is_not_lost_when_its_flag_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark, failed = CheckpointFolder.mark_committed, iter([True])
+
+    def fail_once(folder: CheckpointFolder, at: SnapshotId) -> None:
+        if next(failed, False):
+            raise ExternalError("disk full")
+        mark(folder, at)
+
+    monkeypatch.setattr(CheckpointFolder, "mark_committed", fail_once)
+    collected, taken = Collected(), list[int]()
+    client = start_job(
+        job_of(Numbers(limit=1000), sink=CollectSink(collected, on_checkpoint=True)),
+        with_folder(tmp_path, **RESTART_ONCE),
+    )
+    client.get_job_execution_result().when_done(collected.end)
+    while (elements := collected.take()) is not None:
+        taken += elements
+    assert taken == list(range(1000))
 
 
 def test_elements_of_a_collection_come_in_order_and_once(capsys: pytest.CaptureFixture[str]) -> None:

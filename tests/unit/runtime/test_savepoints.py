@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from tests.unit.runtime.endless import Ledger, LedgerSink, Numbers
-from tests.unit.runtime.test_job import RESTART_ONCE, job_of, with_folder
+from tests.unit.runtime.test_job import RESTART_ONCE, failing_once, job_of, with_folder
 
+from headrace.common.job_status import JobStatus
 from headrace.errors import HeadraceError
-from headrace.runtime.job import JobCancelled, start_job
+from headrace.plan.graph import Map
+from headrace.runtime.job import Job, JobCancelled, start_job
 
 
 def position(savepoint: str) -> int:
@@ -79,3 +81,48 @@ def test_savepoint_that_comes_too_late_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(HeadraceError, match="has ended"):
         client.trigger_savepoint(str(tmp_path)).result()
+
+
+def test_savepoint_that_nobody_waits_for_any_more_keeps_no_result_back(tmp_path: Path) -> None:
+    plan = job_of(Numbers(), Map(failing_once(tmp_path, 5)), sink=LedgerSink(Ledger()))
+    slow = {"restart__strategy_type": "fixed-delay", "restart__strategy_fixed__delay_delay": "1 h"}
+    client = start_job(plan, with_folder(tmp_path / "c", **slow))
+    while client.get_job_status().result() is not JobStatus.RESTARTING:
+        pass
+
+    assert client.trigger_savepoint(str(tmp_path)).cancel()
+    client.cancel()
+
+    with pytest.raises(JobCancelled):
+        client.get_job_execution_result().result()
+
+
+def test_result_of_a_job_is_nobodys_to_cancel(tmp_path: Path) -> None:
+    client = start_job(job_of(Numbers(limit=10)), with_folder(tmp_path / "c"))
+
+    assert not client.get_job_execution_result().cancel()
+    client.get_job_execution_result().result()
+
+
+def test_savepoint_that_cannot_be_written_costs_a_job_that_ends_anyway_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    job = Job(job_of(Numbers(), sink=LedgerSink(Ledger())), with_folder(tmp_path / "c"))
+    asked = job.trigger_savepoint(str(tmp_path / "file"))
+    job.stop()
+
+    job.run()
+
+    with pytest.raises(HeadraceError, match="file"):
+        asked.result()
+
+
+def test_job_that_ends_for_a_savepoint_has_failed_without_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    job = Job(job_of(Numbers(), sink=LedgerSink(Ledger())), with_folder(tmp_path / "c"))
+    asked = job.stop_with_savepoint(False, str(tmp_path / "file"))
+
+    with pytest.raises(HeadraceError, match="file"):
+        job.run()
+
+    with pytest.raises(HeadraceError, match="file"):
+        asked.result()

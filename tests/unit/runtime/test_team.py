@@ -95,14 +95,14 @@ def test_only_the_lane_that_failed_starts_again(tmp_path: Path) -> None:
 def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     halted = once(tmp_path, lambda: os.kill(os.getpid(), signal.SIGSTOP))
     with caplog.at_level(logging.INFO, "headrace"):
-        results = run(Map(slowly), halted, heartbeat_timeout="300 ms", heartbeat_interval="50 ms")
+        results = run(Map(slowly), halted, heartbeat_timeout="1500 ms", heartbeat_interval="50 ms")
     assert Counter(results) == Counter({n: len(SPLITS) for n in range(300)})
-    assert "gave no sign of life for 0.3 s (`heartbeat.timeout`)" in caplog.text
+    assert "gave no sign of life for 1.5 s (`heartbeat.timeout`)" in caplog.text
 
 
 def test_a_slow_function_is_no_hang(tmp_path: Path) -> None:
-    slept = once(tmp_path, lambda: time.sleep(1))
-    run(slept, heartbeat_timeout="300 ms", heartbeat_interval="50 ms", restart__strategy_type="none")
+    slept = once(tmp_path, lambda: time.sleep(2))
+    run(slept, heartbeat_timeout="1500 ms", heartbeat_interval="50 ms", restart__strategy_type="none")
 
 
 def test_an_error_in_a_function_names_lane_operator_and_record() -> None:
