@@ -4,6 +4,9 @@ A crash point is a call, `crash_point("checkpoint.prepared")`, that does nothing
 
     HEADRACE_CRASH_POINT=checkpoint.prepared@3        end by SIGKILL at the third time it is passed
     HEADRACE_CRASH_POINT=checkpoint.prepared@3:stop   halt by SIGSTOP instead, as a paused machine does
+    HEADRACE_CRASH_POINT=commit.region@3#1            in the worker of lane 1 only, if lanes have processes
+
+A worker that takes a lost one's place is not armed any more.
 
 Invariants. Every name is listed in `CRASH_POINTS`, and every listed name is hit by a test.
 """
@@ -24,12 +27,14 @@ CRASH_POINTS: Final[tuple[tuple[str, str], ...]] = (
     ("start.fenced", "every older producer is shut out, no marker is read"),
     ("start.markers_read", "the markers are read, the folder is not read again"),
     ("lane.fenced", "the worker that takes a lost one's place has shut it out, nothing else"),
+    ("claim.between", "one region holds the baseline's marker, others may"),
     ("claim.committed", "every region holds the baseline's marker"),
     ("checkpoint.triggered", "a checkpoint has its number, nothing else"),
     ("checkpoint.flushed", "everything written is acknowledged, no state is written"),
     ("checkpoint.acknowledged", "all workers have taken their snapshot, no manifest names it"),
     ("commit.before", "a checkpoint is durable, its commit is about to be asked for"),
     ("commit.region", "one region is about to commit, others may have"),
+    ("commit.between", "one region has committed, others may have"),
     ("commit.after", "every region has committed, the checkpoint is not flagged"),
     ("offsets.committed", "offsets are on their way to the group, nothing is pruned"),
     ("transaction.offsets_sent", "the marker is in the transaction, which is open"),
@@ -46,6 +51,16 @@ CRASH_POINTS: Final[tuple[tuple[str, str], ...]] = (
     ("savepoint.written", "a savepoint is complete"),
 )
 """Each name, and what is true of the world there."""
+
+
+def armed_in(lane: int, text: str) -> str | None:
+    """What `HEADRACE_CRASH_POINT` is to be in a lane's own process.
+
+    >>> armed_in(1, "commit.region@3:stop#1"), armed_in(0, "commit.region@3:stop#1"), armed_in(0, "commit.region@3")
+    ('commit.region@3:stop', None, 'commit.region@3')
+    """
+    where, _, only = text.partition("#")
+    return where if only in ("", str(lane)) else None
 
 
 class _Armed:
@@ -76,7 +91,7 @@ _NAMES: Final = frozenset(name for name, _ in CRASH_POINTS)
 @cache
 def _armed() -> _Armed | None:
     text = os.environ.get(VARIABLE)
-    return _Armed(text) if text else None
+    return _Armed(text) if text and "#" not in text else None
 
 
 def crash_point(name: str) -> None:

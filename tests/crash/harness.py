@@ -203,8 +203,10 @@ def tally(ids: Mapping[str, str], results: Iterable[Mapping[str, Any]]) -> Tally
     counts: dict[str, list[int]] = defaultdict(list)
     for result in results:
         came[result["id"]] += 1
-        counts[result["key"]].append(result["count"])
-    expected = Counter(ids.values())
+        if "count" in result:
+            counts[result["key"]].append(result["count"])
+    # A job that counts nothing has no state to be right or wrong.
+    expected = Counter(ids.values()) if counts else Counter[str]()
     return Tally(
         records=len(ids),
         lost=tuple(record for record in ids if record not in came),

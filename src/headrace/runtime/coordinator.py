@@ -52,6 +52,7 @@ from headrace.runtime.link import LaneFailed, Link, ask, tell
 from headrace.runtime.messages import (
     Acknowledged,
     AddSplits,
+    CheckpointAborted,
     CheckpointComplete,
     Commit,
     Committed,
@@ -211,6 +212,7 @@ class Coordinator:
         if self._in_flight is not None and self._in_flight.manifest is None:
             # The others keep what they have written, and the next checkpoint commits it.
             self._savepoint_request = self._in_flight.savepoint or self._savepoint_request
+            tell(self._link, CheckpointAborted(self._in_flight.id.number))
             self._in_flight = None
 
     def tick(self) -> None:
@@ -397,7 +399,9 @@ class Coordinator:
 
     def _committed(self, flight: _InFlight, committed: Iterable[str]) -> None:
         flight.uncommitted.difference_update(committed)
-        if not flight.uncommitted:
+        if flight.uncommitted:
+            crash_point("commit.between")
+        else:
             self._complete(flight)
 
     def _complete(self, flight: _InFlight) -> None:
@@ -448,6 +452,7 @@ class Coordinator:
         log.warning("checkpoint %s failed: %s", flight.id, reason)
         if flight.is_final or self._failures > self._settings.tolerable_failures:
             raise CheckpointFailed(f"checkpoint {flight.id} failed: {reason}")
+        tell(self._link, CheckpointAborted(flight.id.number))
         self._savepoint_request = flight.savepoint
         interval = self._settings.checkpoint_interval_ms or 1000
         self._next_checkpoint = self._clock() + interval / 1000

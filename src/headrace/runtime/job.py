@@ -449,7 +449,7 @@ class Job(JobClient):
         for error in link.close():
             if raises:
                 raise error
-            log.warning("closing after the end failed: %s", error)
+            log.warning("failed besides, while it ended: %s", error)
         coordinator.close()
 
     def _pause(self, seconds: float) -> None:

@@ -14,6 +14,7 @@ of them is answered by each.
 | `Run` | `InputEnded` when every bounded source has been read to its end |
 | `AddSplits(operator, splits)`, to the lane that is to read them | – |
 | `TriggerCheckpoint(id)` | `Acknowledged(number, regions)`, or `Declined(number, reason)` |
+| `CheckpointAborted(number)` | – |
 | `CheckpointComplete(number)` | – |
 | `Close` | `Failed(error)`, at any time |
 """
@@ -130,7 +131,11 @@ class TriggerCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """The worker's part of snapshot `number`: its files are durable, its writers flushed."""
+    """The worker's part of snapshot `number`: its files are durable, its writers flushed.
+
+    With a transaction the worker reads nothing more until it hears `Commit` or `CheckpointAborted`: what it wrote
+    meanwhile would be committed with this snapshot, and is behind it.
+    """
 
     number: int
     regions: Mapping[str, RegionSnapshot]
@@ -152,6 +157,13 @@ class CheckpointComplete:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointAborted:
+    """Snapshot `number` was given up before anybody was to commit it; what writers hold goes with the next one."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Close everything without committing."""
 
@@ -164,5 +176,5 @@ class Failed:
 
 
 ToStart = Fence | FenceRecorded | ReadMarkers | Deploy
-ToWorker = ToStart | Commit | Run | AddSplits | TriggerCheckpoint | CheckpointComplete | Close
+ToWorker = ToStart | Commit | Run | AddSplits | TriggerCheckpoint | CheckpointAborted | CheckpointComplete | Close
 ToCoordinator = Fenced | MarkersRead | Deployed | Committed | InputEnded | Acknowledged | Declined | Failed

@@ -274,6 +274,8 @@ class Start:
             match self._link.receive():
                 case (_, Committed(region, number)) if number == baseline.id.number:
                     waiting.discard(region)
+                    if waiting:
+                        crash_point("claim.between")
                 case (lane, Failed(error)):
                     raise LaneFailed(lane, error)
                 case None:

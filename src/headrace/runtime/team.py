@@ -28,7 +28,7 @@ from typing import Final
 
 import cloudpickle
 
-from headrace.crash_points import VARIABLE
+from headrace.crash_points import VARIABLE, armed_in
 from headrace.errors import ConfigError, ExternalError
 from headrace.plan.graph import Plan
 from headrace.plan.parallelism import lanes
@@ -42,6 +42,8 @@ from headrace.runtime.messages import (
     ToWorker,
 )
 from headrace.runtime.settings import Settings
+
+log = logging.getLogger("headrace")
 
 _START_S: Final = 60.0
 """How long a worker's process may take to come up: an interpreter and the program's modules."""
@@ -223,9 +225,9 @@ class _Member:
                 # A worker that is halted in the middle of a message must not halt the coordinator.
                 ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(patience_s) + 1, 0))
             environment = dict(os.environ)
-            if not is_armed:
-                # A crash point ends a lane once, not each worker that takes the lost one's place.
-                environment.pop(VARIABLE, None)
+            text = environment.pop(VARIABLE, "")
+            if is_armed and (point := armed_in(lane, text)) is not None:
+                environment[VARIABLE] = point
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", _BOOTSTRAP, str(theirs.fileno()), *sys.path],
@@ -237,6 +239,7 @@ class _Member:
             except OSError as error:
                 raise ExternalError(f"the worker of lane {lane} cannot be started: {error}") from error
             self.connection = Connection(ours.detach())
+        log.debug("lane %d works in process %d", lane, self._process.pid)
 
     def end(self, patience_s: float) -> None:
         """Make sure that the process is gone, after `patience_s` by force. May be called twice."""

@@ -29,6 +29,7 @@ from headrace.runtime.loop import Calls, compile_loop
 from headrace.runtime.messages import (
     Acknowledged,
     AddSplits,
+    CheckpointAborted,
     CheckpointComplete,
     Close,
     Commit,
@@ -101,6 +102,7 @@ class Worker:
         self._turn = 0
         self._is_running = False
         self._has_ended = False
+        self._awaits_commit = False
         self._gc_threshold = gc.get_threshold()
 
     @property
@@ -121,8 +123,8 @@ class Worker:
 
     @property
     def is_running(self) -> bool:
-        """Whether there is something to read."""
-        return self._is_running and not self._has_ended
+        """Whether there is something to read, and no snapshot waits for its commit."""
+        return self._is_running and not self._has_ended and not self._awaits_commit
 
     def handle(self, message: ToWorker) -> None:
         """Do what the coordinator says. Errors become a `Failed` in the outbox."""
@@ -158,6 +160,8 @@ class Worker:
                 self._add_splits(operator_id, splits)
             case TriggerCheckpoint(snapshot_id, is_final):
                 self._checkpoint(snapshot_id, is_final=is_final)
+            case CheckpointAborted():
+                self._awaits_commit = False
             case CheckpointComplete(number):
                 self._complete(number)
             case Close():
@@ -350,6 +354,8 @@ class Worker:
         except ExternalError as error:
             self.outbox.append(Declined(snapshot_id.number, str(error)))
             return
+        # What is written from here on would be committed with this snapshot, and is behind it.
+        self._awaits_commit = bool(self._transactions)
         self.outbox.append(Acknowledged(snapshot_id.number, snapshots))
 
     def _snapshot(self, region: Region, snapshot_id: SnapshotId) -> RegionSnapshot:
@@ -377,6 +383,7 @@ class Worker:
             if region.id in self._transactions:
                 self._transactions[region.id].commit(marker)
             self.outbox.append(Committed(region.id, number))
+        self._awaits_commit = False
 
     def _complete(self, number: int) -> None:
         for writer in self._writers.values():

@@ -1,0 +1,302 @@
+"""Three lanes, each a process with a transaction of its own: one killed, all killed, some between two commits."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+from tests.crash.harness import KILLED, Job, Run, wait_until
+from tests.crash.test_topics import FINDS_PARTITIONS, add_a_partition
+
+from headrace.broker import DevBroker
+from headrace.crash_points import CRASH_POINTS
+
+LANES = 3
+COUNTS_NOTHING = ("--edit", "less")
+NO_CHECKPOINT = ("--interval", "100000", "-D", "execution.checkpointing.timeout=100 s")
+RESTARTS_QUICKLY = (
+    *("-D", "restart-strategy.type=fixed-delay", "-D", "restart-strategy.fixed-delay.delay=20 ms"),
+    *("-D", "restart-strategy.fixed-delay.attempts=1000"),
+)
+IN_WORKERS = (
+    *("checkpoint.flushed", "commit.region", "transaction.offsets_sent", "transaction.committed"),
+    *("start.fencing",),
+)
+BETWEEN = ("claim.between", "commit.between", "lane.fenced")
+"""Passed by a coordinator of several lanes only."""
+
+
+def lanes(number: int) -> tuple[str, ...]:
+    return ("-D", f"parallelism.default={number}")
+
+
+@pytest.fixture
+def make_team(make_job: Callable[..., Job]) -> Callable[..., Job]:
+    """Makes jobs whose workers are processes: `LANES` of them unless a start says otherwise."""
+
+    def make(*arguments: str, **options: object) -> Job:
+        return make_job(*COUNTS_NOTHING, *RESTARTS_QUICKLY, *lanes(LANES), *arguments, **options)
+
+    return make
+
+
+def workers(run: Run) -> dict[int, int]:
+    """The process of each lane, as the job's log says; the newest one."""
+    return {int(lane): int(pid) for lane, pid in re.findall(r"lane (\d+) works in process (\d+)", run.log())}
+
+
+def is_gone(pid: int) -> bool:
+    return _state(pid) in ("", "Z")
+
+
+def _state(pid: int) -> str:
+    asked = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return asked.stdout.strip()[:1]
+
+
+def kill_all(run: Run) -> None:
+    """`kill -9` of the coordinator; its workers have to end by themselves, even a halted one."""
+    own = workers(run).values()
+    run.kill()
+    wait_until(lambda: all(map(is_gone, own)), "the workers of a coordinator that is gone end")
+
+
+def halt_lane_at(job: Job, crash: str, lane: int, *arguments: str) -> Run:
+    """Start the job, and wait until one lane's worker has halted itself at a crash point."""
+    run = job.start(*arguments, crash=f"{crash}:stop#{lane}")
+    run.wait_for(lambda: lane in workers(run) and _state(workers(run)[lane]) == "T", f"lane {lane} halts at {crash}")
+    run.halts += 1
+    return run
+
+
+def finish(job: Job, *arguments: str) -> Run:
+    """Start it until it has ended well; a run may be killed by its own crash point before."""
+    while (run := job.start(*arguments)).wait() == KILLED:
+        pass
+    run.wait(0)
+    return run
+
+
+@pytest.mark.parametrize("hit", [1, 4])
+@pytest.mark.parametrize("name", IN_WORKERS)
+def test_workers_killed_at_a_crash_point_come_back_and_nothing_is_lost_or_repeated(
+    make_team: Callable[..., Job], name: str, hit: int
+) -> None:
+    job = make_team("--bounded", "--delay-ms", "0.5", per_partition=300)
+
+    job.start(crash=f"{name}@{hit}#1").wait()
+    job.start(crash=f"{name}@{hit}").wait()
+    finish(job)
+
+    job.check()
+
+
+@pytest.mark.parametrize("name", [name for name, _ in CRASH_POINTS if name.split(".")[0] in ("claim", "commit")])
+def test_coordinator_killed_at_a_crash_point_leaves_nothing_behind(make_team: Callable[..., Job], name: str) -> None:
+    if name == "commit.region":
+        pytest.skip("passed by workers")
+    job = make_team("--bounded", "--delay-ms", "0.5", per_partition=300)
+
+    job.crash_at(f"{name}@1")
+    if not name.startswith("claim"):
+        job.crash_at(f"{name}@4")
+    finish(job)
+
+    job.check()
+
+
+def test_coordinator_killed_while_a_lane_comes_back_leaves_nothing_behind(make_team: Callable[..., Job]) -> None:
+    job = make_team("--delay-ms", "0.5", per_partition=300)
+    run = job.start(crash="lane.fenced@1")
+    job.output.wait_for(50, run)
+
+    os.kill(workers(run)[1], signal.SIGKILL)
+    run.wait(KILLED)
+    job.finish()
+
+    job.check()
+
+
+def test_only_the_killed_lane_starts_again(make_team: Callable[..., Job]) -> None:
+    job = make_team("--delay-ms", "0.5", per_partition=300)
+    run = job.start()
+    job.output.wait_for(50, run)
+    before = workers(run)
+
+    os.kill(before[1], signal.SIGKILL)
+    run.wait_for_log("lane 1 resumes from")
+    job.catch_up(run)
+    run.stop()
+
+    after = workers(run)
+    assert [lane for lane in range(LANES) if before[lane] != after[lane]] == [1]
+    assert "was ended by SIGKILL" in run.log()
+    job.check()
+
+
+def test_kills_between_the_commits_of_two_regions_again_and_again(make_team: Callable[..., Job]) -> None:
+    job = make_team("--delay-ms", "0.5", per_partition=400)
+    for number in range(2 * LANES):
+        # This lane's half of a commit does not come about, the others' does; nobody is left to tell.
+        kill_all(halt_lane_at(job, f"commit.region@{2 + number % 4}", number % LANES))
+    job.finish()
+
+    job.check()
+
+
+def test_lane_killed_between_the_commits_of_two_regions_takes_the_others_with_it(make_team: Callable[..., Job]) -> None:
+    job = make_team("--delay-ms", "0.5", per_partition=400)
+    run = halt_lane_at(job, "commit.region@3", 1)
+    wait_until(lambda: not list(job.state.glob("*-0003-*.committed")), "the commit is under way")
+
+    os.kill(workers(run)[1], signal.SIGKILL)
+    job.catch_up(run)
+    run.stop()
+
+    assert "did not commit it" in run.log()
+    job.check()
+
+
+def test_two_lanes_that_were_restored_mixed_become_four_killed_between_their_claims(
+    make_team: Callable[..., Job],
+) -> None:
+    job = make_team("--delay-ms", "0.5", per_partition=400)
+
+    kill_all(halt_lane_at(job, "commit.region@4", 1, *lanes(2)))
+    kill_all(halt_lane_at(job, "commit.region@1", 2, *lanes(4)))
+    job.crash_at("claim.between@1", *lanes(4))
+    job.finish(*lanes(4))
+
+    job.check()
+
+
+@pytest.mark.parametrize(("before", "after"), [(4, 1), (1, 4), (3, 2)])
+def test_another_number_of_lanes_goes_on_where_the_last_one_stopped_or_was_killed(
+    make_team: Callable[..., Job], before: int, after: int
+) -> None:
+    job = make_team("--delay-ms", "0.5", per_partition=300)
+    run = job.start(*lanes(before))
+    job.output.wait_for(100, run)
+    run.kill()
+    run = job.start(*lanes(after))
+    job.output.wait_for(200, run)
+    run.stop()
+    job.finish(*lanes(before))
+
+    job.check()
+
+
+def test_fresh_start_with_fewer_lanes_ends_what_an_old_lane_left_open(make_team: Callable[..., Job]) -> None:
+    job = make_team("--delay-ms", "0.5", *NO_CHECKPOINT, per_partition=300)
+    run = job.start()
+    wait_until(job.output.open_partitions, "transactions are open")
+    kill_all(run)
+
+    run = job.start("--interval", "50", "-D", "headrace.fresh=true", *lanes(1))
+    job.catch_up(run)
+    run.stop()
+
+    # Nothing had been committed before, so even a fresh start repeats nothing.
+    job.check()
+
+
+@pytest.mark.parametrize("hit", [3, 4, 5])
+def test_partition_added_in_a_checkpoint_that_one_region_lost_is_read_from_its_first_record(
+    make_team: Callable[..., Job], hit: int
+) -> None:
+    job = make_team("--delay-ms", "0.5", *FINDS_PARTITIONS, per_partition=150)
+    run = job.start()
+    job.output.wait_for(50, run)
+    add_a_partition(job)
+    job.input.produce(150)
+    run.wait_for_log("reads 1 new splits")
+    run.kill()
+
+    # It is found again by the first discovery of a run in which one of the lanes loses a checkpoint around that.
+    for lane in range(LANES):
+        kill_all(halt_lane_at(job, f"commit.region@{hit}", lane))
+    job.finish()
+
+    job.check()
+
+
+def test_partition_added_to_a_lane_that_is_killed_before_the_next_checkpoint_is_read(
+    make_team: Callable[..., Job],
+) -> None:
+    job = make_team(*NO_CHECKPOINT, *FINDS_PARTITIONS, per_partition=50)
+    run = job.start()
+    run.wait_for_log("starts from the beginning")
+    add_a_partition(job)
+    job.input.produce(50)
+    run.wait_for_log("reads 1 new splits")
+
+    for pid in workers(run).values():
+        os.kill(pid, signal.SIGKILL)
+    for lane in range(LANES):
+        run.wait_for_log(f"lane {lane} resumes from")
+    run.stop()
+
+    job.output.wait_for(job.input.count)
+    job.check()
+
+
+def kill_at_random(job: Job, draw: random.Random, kills: int) -> None:
+    """Kill one worker, several at once, or the coordinator, at random moments while records keep coming."""
+    run = job.start()
+    for _ in range(kills):
+        if not run.is_running:
+            run = job.start()
+        job.input.produce(60)
+        visible = job.output.visible()
+        job.output.wait_for(min(visible + draw.randrange(1, 200), job.input.count), run)
+        time.sleep(draw.uniform(0, 0.3))
+        own = [pid for pid in workers(run).values() if not is_gone(pid)]
+        victims = draw.sample(own, draw.randint(1, len(own))) if own else []
+        if draw.random() < 0.3:
+            run.kill()
+            run = job.start()
+            continue
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+            run.halts += 1
+    job.catch_up(run)
+    run.stop()
+
+
+def test_a_few_kills_of_workers_and_coordinator_lose_and_repeat_nothing(
+    make_team: Callable[..., Job], seed: int
+) -> None:
+    job = make_team("--delay-ms", "0.3")
+    kill_at_random(job, random.Random(seed), kills=8)
+    job.check()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("part", range(4))
+def test_a_hundred_kills_of_workers_and_coordinator_lose_and_repeat_nothing(
+    make_team: Callable[..., Job], seed: int, part: int
+) -> None:
+    job = make_team("--delay-ms", "0.3")
+    kill_at_random(job, random.Random(f"{seed}-{part}"), kills=28)
+    job.check()
+
+
+def test_broker_killed_under_three_lanes_loses_and_repeats_nothing(
+    make_team: Callable[..., Job], mortal_kafka: DevBroker
+) -> None:
+    job = make_team("--delay-ms", "0.5", broker=mortal_kafka, per_partition=400)
+    run = job.start()
+    job.output.wait_for(100, run)
+
+    mortal_kafka.kill()
+    mortal_kafka.restart()
+    job.catch_up(run)
+    run.stop()
+
+    job.check()
