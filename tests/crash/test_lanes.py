@@ -15,7 +15,6 @@ from tests.crash.harness import KILLED, Job, Run, wait_until
 from tests.crash.test_topics import FINDS_PARTITIONS, add_a_partition
 
 from headrace.broker import DevBroker
-from headrace.crash_points import CRASH_POINTS
 
 LANES = 3
 COUNTS_NOTHING = ("--edit", "less")
@@ -25,11 +24,11 @@ RESTARTS_QUICKLY = (
     *("-D", "restart-strategy.fixed-delay.attempts=1000"),
 )
 IN_WORKERS = (
-    *("checkpoint.flushed", "commit.region", "transaction.offsets_sent", "transaction.committed"),
-    *("start.fencing",),
+    *("checkpoint.flushed", "commit.region", "transaction.offsets_sent", "transaction.committed", "start.fencing"),
 )
-BETWEEN = ("claim.between", "commit.between", "lane.fenced")
-"""Passed by a coordinator of several lanes only."""
+
+
+IN_THE_COORDINATOR = ("claim.between", "claim.committed", "commit.before", "commit.between", "commit.after")
 
 
 def lanes(number: int) -> tuple[str, ...]:
@@ -97,10 +96,8 @@ def test_workers_killed_at_a_crash_point_come_back_and_nothing_is_lost_or_repeat
     job.check()
 
 
-@pytest.mark.parametrize("name", [name for name, _ in CRASH_POINTS if name.split(".")[0] in ("claim", "commit")])
+@pytest.mark.parametrize("name", IN_THE_COORDINATOR)
 def test_coordinator_killed_at_a_crash_point_leaves_nothing_behind(make_team: Callable[..., Job], name: str) -> None:
-    if name == "commit.region":
-        pytest.skip("passed by workers")
     job = make_team("--bounded", "--delay-ms", "0.5", per_partition=300)
 
     job.crash_at(f"{name}@1")

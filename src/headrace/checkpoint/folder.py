@@ -7,6 +7,7 @@
 | `….committed`, `….finished` | a flag: that checkpoint is committed in every region; it was the job's last |
 | `epoch-000003-ATTEMPT-0000000018-LABEL.state` | a state file, made by that attempt for that number |
 | `.….tmp` | a file that is being written |
+| `starting-NAME` | somebody is about to shut all others out |
 | `lock` | who works here |
 
 Invariants. Files are created exclusively and never changed. A manifest names state files of its own epoch only (a

@@ -55,6 +55,7 @@ from headrace.crash_points import crash_point
 from headrace.errors import ExternalError, StateError
 
 SAVEPOINT_NAME: Final = "savepoint.json"
+_STARTING: Final = "starting-"
 _READ_ATTEMPTS: Final = 100
 _BLOCK_BYTES: Final = 1 << 20
 
@@ -142,6 +143,27 @@ class CheckpointFolder:
                 if self._names() == names:
                     return contents
         raise ExternalError(f"{self.path} changes faster than it can be read; is another copy of the job running?")
+
+    def announce(self, name: str) -> None:
+        """Say that all others are about to be shut out, each time under a new name.
+
+        A copy that brings a lane back shuts out the lane's lost worker, and with it anybody who had shut out that
+        worker before. So it has to know of such.
+        """
+        with _reporting("write", self.path):
+            os.close(os.open(self.path / f"{_STARTING}{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+
+    def announced(self) -> frozenset[str]:
+        """The names under which copies have said so."""
+        with _reporting("read", self.path):
+            names = os.listdir(self.path)
+        return frozenset(name.removeprefix(_STARTING) for name in names if name.startswith(_STARTING))
+
+    def withdraw(self, names: Iterable[str]) -> None:
+        """Take back what was announced, by this copy or by one that has to announce itself anew."""
+        for name in names:
+            with _reporting("clean", self.path), contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path / f"{_STARTING}{name}")
 
     def write_state(self, at: SnapshotId, label: str, chunks: Iterable[bytes]) -> FileRef:
         """Make a state file durable. `label` tells the files of one snapshot apart: operator and lane, say."""

@@ -331,6 +331,11 @@ class Coordinator:
         ask(self._link, {lane: Fence()}, Fenced)
         crash_point("lane.fenced")
         flight = self._in_flight
+        # Whoever was about to shut this copy out may just have been shut out by it.
+        others = self._folder.announced() - self._start.known
+        newest = self._folder.read().newest
+        if others or newest is None or newest.id.epoch > self._last.id.epoch:
+            raise LaneCannotRejoin(f"lane {lane} was lost, and another copy of the job is starting")
         prepared = None if flight is None else flight.manifest
         manifest = on_lane_lost(self._last, prepared, self._read_markers(lane))
         if manifest is None:

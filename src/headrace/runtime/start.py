@@ -3,7 +3,7 @@
 Theory of operation, with the steps that `headrace.checkpoint.decision` explains:
 
 1. the folder is locked (by the caller);
-2. every older producer is shut out, which completes or aborts what it left;
+2. this copy announces itself, and every older producer is shut out, which completes or aborts what it left;
 3. the markers are read;
 4. the folder is read again, and all is done once more if another copy moved on in between;
 5. `decide`: which snapshot each region is restored from;
@@ -73,6 +73,7 @@ class Start:
     user's word.
 
     `baseline` is set once it is durable, `is_claimed` once every region holds its marker; `enumerators` by operator id.
+    `known` are the copies that had announced themselves before: each will find the baseline, and announce itself anew.
     """
 
     def __init__(
@@ -96,6 +97,8 @@ class Start:
         self._chosen = chosen
         self._fresh = fresh
         self._assume = assume
+        self._announced: set[str] = set()
+        self.known: frozenset[str] = frozenset()
         self._ids = operator_ids(plan)
         self._lanes = lanes(plan)
         self._regions = {region.id: region for lane in range(self._lanes) for region in regions(plan, lane)}
@@ -126,12 +129,14 @@ class Start:
             case _:
                 assert_never(decision)
         baseline = self._baseline(decision, contents, own, markers)
+        self.known = self._folder.announced()
         self._folder.write_manifest(baseline)
         self.baseline = baseline
         self._say_where(decision, baseline)
         sources = {} if isinstance(decision, StartFresh) else {r: at.number for r, at in decision.sources.items()}
         self.deploy(baseline, range(self._lanes), sources)
         self._claim(baseline)
+        self._folder.withdraw(self.known)
         return baseline
 
     def deploy(self, manifest: Manifest, deployed: Iterable[int], sources: Mapping[str, int]) -> None:
@@ -153,7 +158,8 @@ class Start:
         return [region for region, own in self._lane_of.items() if own == lane]
 
     def close(self) -> None:
-        """Release the enumerators' clients. May be called twice."""
+        """Release the enumerators' clients, and take back what was announced. May be called twice."""
+        self._folder.withdraw(self._announced)
         for enumerator in self.enumerators.values():
             enumerator.close()
 
@@ -161,6 +167,9 @@ class Start:
         """Steps 2 to 4: the folder, this run's locations by region, and the markers; nobody changes them any more."""
         contents = self._folder.read()
         while True:
+            name = draw_id()
+            self._folder.announce(name)
+            self._announced.add(name)
             everyone = range(self._lanes)
             fenced = ask(self._link, dict.fromkeys(everyone, Fence()), Fenced)
             own = {region: at for said in fenced.values() for region, at in said.locations.items()}

@@ -714,3 +714,14 @@ def test_manifest_file_is_readable_json(folder: CheckpointFolder) -> None:
     assert content["job"] == JOB
     assert content["id"] == {"epoch": 1, "number": 1, "attempt": "a1"}
     assert SnapshotId(**content["id"]) == begin.id
+
+
+def test_copies_that_are_about_to_shut_others_out_are_known_by_name(tmp_path: Path) -> None:
+    one, other = CheckpointFolder(tmp_path, "job"), CheckpointFolder(tmp_path, "job")
+    one.lock()
+    one.announce("a")
+    other.announce("b")
+    assert one.announced() == other.announced() == {"a", "b"}
+    other.withdraw({"b", "never there"})
+    assert one.announced() == {"a"}
+    assert one.read().manifests == ()

@@ -6,17 +6,17 @@ a crash) or until it wakes up. The broker keeps, for each transactional id, the 
 folder keeps manifests and flags under their real names. What a copy does between two durable effects is one step, and a
 world's successors are all the steps that any copy, the broker or fate may take next.
 
-Real here: `decide`, `needs_reread`, `transactions_to_fence`, `next_id`, `superseded`, `on_fenced`, `redistribute`, the
-order of manifests, the names of files and the race for them, and what is pruned. Modelled: the broker, the disk, and
-the order of steps, which the coordinator repeats.
+Real here: `decide`, `needs_reread`, `transactions_to_fence`, `next_id`, `superseded`, `on_fenced`, `on_lane_lost`,
+`redistribute`, the order of manifests, the names of files and the race for them, and what is pruned. Modelled: the
+broker, the disk, and the order of steps, which the coordinator repeats.
 
 Judged, after every step: no record becomes visible twice (`repeated`) or is passed over (`lost`), no copy refuses to
 start in a world where nothing was lost (`undecidable`), none finishes early (`unfinished`); and from every world in
 which a start remains the job can still finish (`stuck`).
 
 `Rules` sets the size and what may happen: transactions that time out, markers that expire, a lost folder, other
-parallelism, splits that are added, `--fresh`, `--from`. `without` leaves one rule of the protocol out, to show that the
-judge sees what it costs.
+parallelism, splits that are added, lanes whose worker is lost, `--fresh`, `--from`. `without` leaves one rule of the
+protocol out, to show that the judge sees what it costs.
 
     python -m tests.unit.model.protocol --help
 """
@@ -44,6 +44,7 @@ from headrace.checkpoint.decision import (
     needs_reread,
     next_id,
     on_fenced,
+    on_lane_lost,
     superseded,
     transactions_to_fence,
 )
@@ -64,6 +65,8 @@ WITHOUT = {
     "claim": "the baseline's marker is not committed",
     "manifest_first": "regions commit before the manifest is durable",
     "commit_first": "the flag is set before the regions have committed",
+    "announce": "a copy does not say that it starts before it shuts others out",
+    "rejoin": "a lane that comes back does not look at its marker",
     "prune_last": "what a prepared checkpoint falls back to is removed before it is committed",
 }
 
@@ -81,6 +84,8 @@ class Rules:
     losses: int = 0
     additions: int = 0
     """Of the splits, this many appear later."""
+    rejoins: int = 0
+    """How often a copy may lose a lane's worker, and bring the lane back."""
     rewinds: int = 0
     """How many starts may be `--fresh` or `--from` a committed snapshot."""
     without: str = ""
@@ -107,6 +112,8 @@ class Folder(NamedTuple):
     specs: frozenset[Spec] = frozenset()
     committed: frozenset[tuple[int, int]] = frozenset()
     finished: frozenset[tuple[int, int]] = frozenset()
+    starting: frozenset[str] = frozenset()
+    """Who has announced to shut others out, and each time anew: attempt and turn."""
 
 
 class Producer(NamedTuple):
@@ -134,6 +141,11 @@ class Copy(NamedTuple):
     last: Spec | None = None
     """The last snapshot that is committed everywhere, or the baseline."""
     coming: Spec | None = None
+    turns: int = 0
+    known: frozenset[str] = frozenset()
+    """Who had announced itself before this copy's baseline, and so will find that."""
+    lost: int | None = None
+    """The lane whose new worker has shut out the lost one's."""
 
 
 class World(NamedTuple):
@@ -151,6 +163,7 @@ class World(NamedTuple):
     expiries: int = 0
     losses: int = 0
     rewinds: int = 0
+    rejoins: int = 0
 
 
 Become: TypeAlias = Callable[..., World]
@@ -207,12 +220,12 @@ def contents(folder: Folder) -> FolderContents:
 
 @cache
 def _to_fence(folder: Folder, lanes: int, fresh: bool, without: str) -> tuple[str, ...]:
-    """Every transactional id to fence, the own ones last."""
+    """Every transactional id to fence, the own ones first."""
     own = _regions(lanes)
     recorded = transactions_to_fence(contents(folder), map(_location, own), fresh=fresh)
     if without == "fence_recorded":
         recorded = ()
-    return (*(str(location["transactional_id"]) for location in recorded), *own)
+    return (*own, *(str(location["transactional_id"]) for location in recorded))
 
 
 @cache
@@ -225,6 +238,7 @@ def _after_prune(folder: Folder, own: SnapshotId) -> Folder:
         frozenset(spec for name, spec in manifests.items() if name not in gone),
         frozenset(at for at in folder.committed if flag_name(SnapshotId(*at, ""), Status.COMMITTED) not in gone),
         frozenset(at for at in folder.finished if flag_name(SnapshotId(*at, ""), Status.FINISHED) not in gone),
+        folder.starting,
     )
 
 
@@ -267,7 +281,7 @@ class Model:
 
     def _begin(self, world: World, lanes: int, fresh: bool = False, chosen: Spec | None = None) -> World:
         attempt = f"a{world.starts + 1}"
-        pc = "markers" if self.rules.without == "fence" else "fence"
+        pc = {"fence": "markers", "announce": "fence"}.get(self.rules.without, "announce")
         copy = Copy(attempt, pc, lanes, world.folder, fresh=fresh, chosen=chosen)
         return world._replace(starts=world.starts + 1, copies=(*world.copies, copy))
 
@@ -299,7 +313,21 @@ class Model:
             return world._replace(copies=copies, **others)
 
         without = self.rules.without
+        if copy.lost is not None:
+            yield self._rejoin(world, copy, copy.lost, become)
+            return
+        if copy.pc in ("run", "commit") and world.rejoins < self.rules.rejoins:
+            for lane, region in enumerate(_regions(copy.lanes)):
+                where, producer = self._find(world, region)
+                producer = producer._replace(epoch=producer.epoch + 1)
+                fences = (*(f for f in copy.fences if f[0] != region), (region, producer.epoch))
+                lost = become(copy._replace(lost=lane, fences=fences), rejoins=world.rejoins + 1)
+                yield f"loses {region} and starts a new worker", self._set(lost, where, producer)
         match copy.pc:
+            case "announce":
+                mine = f"{copy.attempt}.{copy.turns}"
+                folder = world.folder._replace(starting=world.folder.starting | {mine})
+                yield "announces itself", become(copy._replace(pc="fence", turns=copy.turns + 1), folder=folder)
             case "fence":
                 names = _to_fence(copy.seen, copy.lanes, copy.fresh, without)
                 where, producer = self._find(world, names[copy.at])
@@ -318,7 +346,8 @@ class Model:
                 yield f"reads the marker of {producer.name}", become(after)
             case "reread":
                 if needs_reread(contents(copy.seen), contents(world.folder)):
-                    after = copy._replace(pc="fence", seen=world.folder, markers=(), fences=())
+                    pc = "fence" if without in ("fence", "announce") else "announce"
+                    after = copy._replace(pc=pc, seen=world.folder, markers=(), fences=())
                 else:
                     after = copy._replace(pc="decide", seen=world.folder)
                 yield "reads the folder again", become(after)
@@ -332,14 +361,16 @@ class Model:
                     return
                 assert copy.last is not None
                 after = copy._replace(at=copy.at + 1)
+                folder = world.folder
                 if after.at == copy.lanes:
                     after = after._replace(pc="prune", at=0)
+                    folder = folder._replace(starting=folder.starting - copy.known)
                 producer = producer._replace(marker=manifest(copy.last).marker, truth=copy.last.id)
                 visible = list(world.visible)
                 if copy.last.is_rewind:
                     for split, done in dict(copy.last.positions)[region]:
                         visible[int(split[1:])] = done
-                changed = self._set(become(after), where, producer)
+                changed = self._set(become(after, folder=folder), where, producer)
                 yield f"claims {region}", changed._replace(visible=tuple(visible))
             case "prune":
                 assert copy.last is not None
@@ -433,7 +464,8 @@ class Model:
             is_rewind=copy.fresh or copy.chosen is not None or self._continues_rewind(copy.seen, newest),
         )
         own = tuple(fence for fence in copy.fences if fence[0] in _regions(copy.lanes))
-        after = Copy(copy.attempt, "claim", copy.lanes, Folder(), fences=own, last=spec)
+        known = world.folder.starting
+        after = Copy(copy.attempt, "claim", copy.lanes, Folder(), fences=own, last=spec, known=known)
         if self.rules.without == "claim":
             after = after._replace(pc="prune")
         if self.rules.without == "baseline":
@@ -442,7 +474,9 @@ class Model:
             return "restores", become(after._replace(pc="run", last=spec))
         if self.rules.without not in ("exclusive", "attempt") and self._exists(world.folder, spec):
             return "loses the race for the epoch", become(None)
-        folder = self._written(world.folder, spec)
+        # Whoever else is starting will find this baseline, and announce itself anew.
+        others = frozenset(one for one in known if not one.startswith(f"{copy.attempt}."))
+        folder = self._written(world.folder, spec)._replace(starting=others)
         is_over = any(other.id.epoch > at.epoch for other in folder.specs)
         if self.rules.without not in ("later_epoch", "attempt") and is_over:
             # The real check comes behind the creation, as a step of its own; a copy that stops earlier is one that is
@@ -512,6 +546,27 @@ class Model:
         producer = producer._replace(marker=manifest(copy.coming).marker, truth=copy.coming.id)
         changed = self._set(become(after), where, producer)
         return f"commits {copy.coming.id.number} in {region}", changed._replace(visible=tuple(visible))
+
+    def _rejoin(self, world: World, copy: Copy, lane: int, become: Become) -> tuple[str, World]:
+        assert copy.last is not None
+        region = _regions(copy.lanes)[lane]
+        marker = self._find(world, region)[1].marker
+        prepared = None if copy.coming is None else manifest(copy.coming)
+        if self.rules.without == "rejoin":
+            marker = (prepared or manifest(copy.last)).marker
+        is_overtaken = any(spec.id.epoch > copy.last.id.epoch for spec in world.folder.specs)
+        is_overtaken |= not world.folder.starting <= copy.known
+        if is_overtaken or on_lane_lost(manifest(copy.last), prepared, {region: marker}) is None:
+            if world.starts == self.rules.starts:
+                return "cannot go on, and may not start again", become(None)
+            return f"cannot go on without {region}, and starts again", self._begin(become(None), copy.lanes)
+        after = copy._replace(lost=None)
+        if copy.coming is not None and lane >= copy.at:
+            # What its worker was to commit is committed, as far as it knows. Regions are in the lanes' order.
+            after = after._replace(at=max(copy.at, lane + 1)) if lane == copy.at else after
+            if after.at == copy.lanes:
+                after = after._replace(pc="flag", at=0)
+        return f"has {region} back", become(after)
 
     def _fenced(self, world: World, copy: Copy, become: Become) -> tuple[str, World]:
         assert copy.last is not None

@@ -54,6 +54,7 @@ def check_some(rules: Rules, walks: int) -> None:
         pytest.param(Rules(splits=1, layouts=(1,), records=2, rewinds=2), id="starts --fresh and --from"),
         pytest.param(Rules(splits=1, layouts=(1,), losses=1, rewinds=1), id="the folder is lost, and --fresh"),
         pytest.param(Rules(layouts=(1,), additions=1), id="a split is added"),
+        pytest.param(Rules(rejoins=1), id="a lane's worker is lost"),
     ],
 )
 def test_no_record_is_lost_or_repeated_in_any_interleaving(rules: Rules) -> None:
@@ -68,6 +69,8 @@ def test_no_record_is_lost_or_repeated_in_any_interleaving(rules: Rules) -> None
         pytest.param(Rules(records=2), id="two lanes of two records"),
         pytest.param(Rules(layouts=(1, 2), additions=1), id="a split is added, parallelism changes"),
         pytest.param(Rules(layouts=(2,), expiries=1, timeouts=1), id="expiry and timeout in two lanes"),
+        pytest.param(Rules(layouts=(1, 2), additions=1, rejoins=1), id="a lane's worker is lost, a split is added"),
+        pytest.param(Rules(rejoins=3), id="workers are lost again and again"),
         pytest.param(Rules(layouts=(1, 2), rewinds=1), id="parallelism changes by --fresh and --from"),
     ],
 )
@@ -79,6 +82,7 @@ LARGE = [
     pytest.param(Rules(splits=3, layouts=(1, 2, 3), starts=5, additions=1, timeouts=1), id="parallelism and timeouts"),
     pytest.param(Rules(records=2, layouts=(1, 2), starts=5, rewinds=2, expiries=1), id="rewinds and expiry"),
     pytest.param(Rules(records=2, layouts=(2,), starts=5, rewinds=1, losses=1), id="a lost folder"),
+    pytest.param(Rules(splits=4, layouts=(1, 2, 4), starts=5, additions=1, rejoins=3), id="lost workers"),
 ]
 
 
@@ -96,7 +100,7 @@ def test_no_record_is_lost_or_repeated_in_many_random_histories(rules: Rules) ->
 TWO_LAYOUTS = Rules(layouts=(1, 2))
 NEEDED = {
     "fence": (ONE_REGION, {"repeated", "lost"}),
-    "fence_recorded": (Rules(layouts=(1, 2), starts=4), {"repeated"}),
+    "fence_recorded": (Rules(layouts=(1, 2), starts=4), {"repeated", "undecidable"}),
     "reread": (Rules(starts=4), {"undecidable"}),
     "attempt": (TWO_LAYOUTS, {"repeated"}),
     "exclusive": (TWO_LAYOUTS, {"repeated"}),
@@ -106,6 +110,8 @@ NEEDED = {
     "claim": (ONE_REGION, {"undecidable"}),
     "manifest_first": (ONE_REGION, {"undecidable"}),
     "commit_first": (ONE_REGION, {"unfinished", "lost"}),
+    "announce": (Rules(splits=4, layouts=(1, 2, 4), starts=5, additions=1, rejoins=3), {"repeated", "lost"}),
+    "rejoin": (Rules(rejoins=1), {"lost", "unfinished"}),
     "prune_last": (ONE_REGION, {"undecidable"}),
 }
 
