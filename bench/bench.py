@@ -29,13 +29,15 @@ from headrace.broker.dev_broker import KAFKA_VERSIONS, DevBroker
 from headrace.errors import HeadraceError
 
 import report
-from contestants import JAVA_SINK, JAVA_SOURCE, JOBS, OURS, Name, title
+from contestants import JAVA_SINK, JAVA_SOURCE, JOBS, LANES, OURS, Name, title
 from measure import Bench
 from peers import FLINK_VERSION, Peers, prepare
 
 ROWS = (*JOBS, "first", "latency")
 LATENCY_RATE = 100
 FIRST_RESULT_RECORDS = 1_000
+HEAVY = 10
+"""A row of slow functions has so many times fewer records."""
 MEMORY_ROWS = ("map-alo", "keyed")
 _START = time.monotonic()
 
@@ -47,7 +49,10 @@ def say(what: str) -> None:
 
 
 def contestants(row: str, peers: Peers | None) -> list[Name]:
-    """Who takes part in a row: Flink where a goal names it, and where it is told what it takes to start and answer."""
+    """Who takes part in a row: lanes against each other; Flink where a goal names it, and where it is told what it
+    takes to start and answer."""
+    if row in ("lanes", "heavy"):
+        return list(LANES)
     with_flink = peers is not None and row in ("map-eos", "keyed", "first", "latency")
     return [*OURS, "loop", "flink", "pyflink"] if with_flink else [*OURS, "loop"]
 
@@ -68,13 +73,16 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
         row: [name for name in contestants(row, peers) if not options.contestants or name in options.contestants]
         for row in options.only
     }
-    source, few = "", ""
+    source, few, heavy = "", "", ""
     if any(row in JOBS for row in chosen):
         source = bench.topics.create("bench.items", append_time=False)
         say(f"writing {options.records:,} records")
         bench.topics.fill(source, options.records, say)
         say("warming the broker up")
         bench.throughput("map-eos", "loop", source, options.records)
+    if "heavy" in chosen:
+        heavy = bench.topics.create("bench.heavy", append_time=False)
+        bench.topics.fill(heavy, options.records // HEAVY, say)
     if "first" in chosen:
         few = bench.topics.create("bench.few", append_time=False)
         bench.topics.fill(few, FIRST_RESULT_RECORDS, say)
@@ -91,11 +99,12 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
                     results.latency.setdefault(name, []).append(latency)
                     say(f"{at}{latency.p50_ms:9.0f} ms p50, {latency.p99_ms:.0f} ms p99")
                 else:
-                    run = bench.throughput(row, name, source, options.records)
+                    topic, records = (heavy, options.records // HEAVY) if row == "heavy" else (source, options.records)
+                    run = bench.throughput(row, name, topic, records)
                     results.throughput.setdefault(row, {}).setdefault(name, []).append(run)
                     say(f"{at}{run.records_s:9,.0f} records/s, {run.cpu_us:.2f} µs CPU each")
     # In the order of the lists, not of the last round.
-    order = (*OURS, "loop", "flink", "pyflink")
+    order: tuple[Name, ...] = (*OURS, "loop", "flink", "pyflink", *LANES)
     for row in results.throughput:
         results.throughput[row] = {n: results.throughput[row][n] for n in order if n in results.throughput[row]}
 
@@ -144,7 +153,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--records", type=int, help="in each run (default 1,000,000; 2,000,000 with peers)")
     parser.add_argument("--rounds", type=int, help="default 5; 3 with peers")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
-    parser.add_argument("--contestants", nargs="+", choices=(*OURS, "loop", "flink", "pyflink"), metavar="NAME")
+    parser.add_argument("--contestants", nargs="+", choices=(*OURS, "loop", "flink", "pyflink", *LANES), metavar="NAME")
     parser.add_argument("--latency-seconds", type=float, help="of load at 100 records/s, each run (default 10)")
     parser.add_argument("--quick", action="store_true", help="100,000 records, one round")
     parser.add_argument("--memory", action="store_true", help="only Headrace's memory, over a long run")

@@ -12,10 +12,11 @@ from peers import Peers
 HERE = Path(__file__).parent
 
 Guarantee = Literal["at-least-once", "exactly-once"]
-Name = Literal["native", "pure", "loop", "flink", "pyflink"]
-"""`native` and `pure` are Headrace, on each of its Kafka clients."""
+Name = Literal["native", "pure", "loop", "flink", "pyflink", "one", "two"]
+"""`native` and `pure` are Headrace, on each of its Kafka clients; `one` and `two` are it with so many lanes."""
 
 OURS: tuple[Name, Name] = ("native", "pure")
+LANES: dict[Name, int] = {"one": 1, "two": 2}
 
 # What helps Flink's Kafka clients most here: half as much again for the map. librdkafka has the like by default.
 JAVA_SOURCE = ("max.partition.fetch.bytes=4194304", "max.poll.records=5000")
@@ -31,12 +32,16 @@ class Job:
     program: str
     loop: str
     java_class: str | None = None
+    work_us: int = 0
+    """CPU time that the user's function takes beside."""
 
 
 JOBS = {
     "map-alo": Job("JSON map, at-least-once", "at-least-once", "json_map.py", "map", "JsonMap"),
     "map-eos": Job("JSON map, exactly-once, each second", "exactly-once", "json_map.py", "map", "JsonMap"),
     "bytes": Job("bytes passed through, at-least-once", "at-least-once", "bytes_through.py", "bytes"),
+    "lanes": Job("JSON map in lanes, at-least-once", "at-least-once", "json_map.py", "map"),
+    "heavy": Job("the same with a function of 100 µs", "at-least-once", "json_map.py", "map", work_us=100),
     "keyed": Job("count over 5,000 keys, exactly-once", "exactly-once", "keyed_count.py", "count", "KeyedCount"),
 }
 
@@ -57,6 +62,8 @@ def title(name: Name, guarantee: Guarantee) -> str:
     match name:
         case "native" | "pure":
             return f"Headrace, {name} client"
+        case "one" | "two":
+            return f"Headrace, {name} lane" + ("s" if name == "two" else "")
         case "loop":
             return "hand-written loop" + (", transactions" if guarantee == "exactly-once" else "")
         case "flink":
@@ -71,8 +78,9 @@ def command(name: Name, job: Job, run: Run, peers: Peers | None) -> list[str]:
     common += ["--guarantee", job.guarantee, *(["--unbounded"] if run.unbounded else [])]
     checkpoints = ["--checkpoints", (run.folder / "checkpoints").as_uri()]
     match name:
-        case "native" | "pure":
-            return [sys.executable, str(HERE / "jobs" / job.program), *common, *checkpoints]
+        case "native" | "pure" | "one" | "two":
+            own = ["--lanes", str(LANES.get(name, 1)), "--work-us", str(job.work_us)]
+            return [sys.executable, str(HERE / "jobs" / job.program), *common, *checkpoints, *own]
         case "loop":
             return [sys.executable, str(HERE / "loops.py"), job.loop, *common]
         case "flink":

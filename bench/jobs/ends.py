@@ -33,15 +33,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--unbounded", action="store_true", help="go on until SIGTERM")
     parser.add_argument("--source-property", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--sink-property", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--lanes", type=int, default=1, help="the job's parallelism")
+    parser.add_argument("--work-us", type=int, default=0, help="CPU time that the function takes beside its work")
     return parser.parse_args()
 
 
 def environment(options: argparse.Namespace) -> StreamExecutionEnvironment:
-    """An environment with a checkpoint each second and parallelism 1."""
+    """An environment with a checkpoint each second, and parallelism 1 unless asked for more."""
     configuration = Configuration()
     configuration.set_string("execution.checkpointing.dir", options.checkpoints)
     env = StreamExecutionEnvironment.get_execution_environment(configuration)
-    env.set_parallelism(1)
+    env.set_parallelism(options.lanes)
     env.enable_checkpointing(1000)
     return env
 

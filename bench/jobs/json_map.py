@@ -1,5 +1,7 @@
 """JSON in, one field changed, JSON out."""
 
+from time import thread_time_ns
+
 import orjson
 from ends import BYTES, arguments, environment, sink, source
 from headrace.common import WatermarkStrategy
@@ -11,11 +13,19 @@ def enrich(record: bytes) -> bytes:
     return orjson.dumps(item)
 
 
+def enrich_slowly(record: bytes) -> bytes:
+    until = thread_time_ns() + work_ns
+    while thread_time_ns() < until:
+        pass
+    return enrich(record)
+
+
 options = arguments()
+work_ns = options.work_us * 1000
 env = environment(options)
 (
     env.from_source(source(options), WatermarkStrategy.no_watermarks(), "items")
-    .map(enrich, output_type=BYTES)
+    .map(enrich_slowly if work_ns else enrich, output_type=BYTES)
     .sink_to(sink(options))
 )
 env.execute("json map")
