@@ -11,11 +11,25 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
+from enum import Enum
+from typing import assert_never
 
 from headrace.connector import DeliveryGuarantee
 from headrace.errors import ConfigError
 from headrace.functions import Function
-from headrace.plan.graph import Filter, FlatMap, Map, Node, Plan, Process, ReadSource, Reduce, WriteSink
+from headrace.plan.graph import (
+    AssignTimestamps,
+    Filter,
+    FlatMap,
+    Map,
+    Node,
+    Plan,
+    Process,
+    ReadSource,
+    Reduce,
+    Union,
+    WriteSink,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +45,42 @@ class Region:
     exactly_once_sinks: tuple[int, ...]
 
 
-def is_keyed(node: Node) -> bool:
-    """Whether the operator has a use for the key: a reduction, a process function, or another function object, which
-    may
-    ask for keyed state in `open`. A plain callable cannot."""
+class Holds(Enum):
+    """What a snapshot can hold for an operator."""
+
+    SPLITS = "splits"
+    KEYED_STATE = "keyed state"
+    NOTHING = "nothing"
+
+
+def holds(node: Node) -> Holds:
+    """What a snapshot can hold for this operator.
+
+    Keyed state: of a reduction, a process function, or another function object, which may ask for it in `open`. A plain
+    callable cannot.
+    """
+    is_behind_key_by = node.key_selector is not None
     match node.operator:
+        case ReadSource():
+            return Holds.SPLITS
         case Reduce() | Process():
-            return node.key_selector is not None
+            return Holds.KEYED_STATE if is_behind_key_by else Holds.NOTHING
         case Map(function) | FlatMap(function) | Filter(function):
-            return node.key_selector is not None and isinstance(function, Function)
+            return Holds.KEYED_STATE if is_behind_key_by and isinstance(function, Function) else Holds.NOTHING
+        case Union() | AssignTimestamps() | WriteSink():
+            return Holds.NOTHING
         case _:
-            return False
+            assert_never(node.operator)
+
+
+def is_keyed(node: Node) -> bool:
+    """Whether the operator has a use for the key of its input."""
+    return holds(node) is Holds.KEYED_STATE
 
 
 def keeps_state(node: Node) -> bool:
     """Whether a snapshot holds something for this operator."""
-    return isinstance(node.operator, ReadSource) or is_keyed(node)
+    return holds(node) is not Holds.NOTHING
 
 
 def operator_ids(plan: Plan) -> dict[int, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import cloudpickle
 
 from headrace.checkpoint.manifest import KeyedFile
-from headrace.errors import ConfigError, NotSupportedError, UserCodeError
+from headrace.errors import ConfigError, InternalError, NotSupportedError, UserCodeError
 from headrace.functions import (
     FilterFunction,
     FlatMapFunction,
@@ -181,9 +181,10 @@ class OpenOperator:
     def restore(self, files: Iterable[KeyedFile], read: Callable[[Any], bytes]) -> None:
         """Take the keyed state of a snapshot, before `open`."""
         for keyed in files:
-            if self.keyed is not None:
-                groups = range(keyed.first_group, keyed.last_group + 1)
-                self.keyed.backend.restore(read(keyed.file), groups, self._place.max_parallelism)
+            if self.keyed is None:
+                raise InternalError(f"`{self.node.name}` is handed keyed state, and keeps none")
+            groups = range(keyed.first_group, keyed.last_group + 1)
+            self.keyed.backend.restore(read(keyed.file), groups, self._place.max_parallelism)
 
     def open(self) -> Calls:
         """Open the user's functions and hand out what the loop calls."""

@@ -44,7 +44,7 @@ from headrace.connector import SourceContext, SplitEnumerator
 from headrace.crash_points import crash_point
 from headrace.errors import StateError
 from headrace.plan.graph import Plan, ReadSource
-from headrace.plan.identity import operator_ids, regions
+from headrace.plan.identity import holds, operator_ids, regions
 from headrace.runtime.link import Link, ask
 from headrace.runtime.messages import (
     Commit,
@@ -195,6 +195,7 @@ class Start:
                 {self._ids[n]: (0,) for n in region.nodes},
                 own.get(region.id),
                 {self._ids[n]: self._plan.node(n).name for n in region.nodes},
+                holds={self._ids[n]: holds(self._plan.node(n)) for n in region.nodes},
             )
             for region in self._regions
         }

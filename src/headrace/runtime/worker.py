@@ -18,12 +18,13 @@ from typing import Any, Protocol, assert_never
 
 from headrace.checkpoint.manifest import FileRef, KeyedFile, OperatorSnapshot, RegionSnapshot
 from headrace.checkpoint.marker import SnapshotId
+from headrace.checkpoint.redistribution import takes
 from headrace.checkpoint.storage import SnapshotFiles
 from headrace.connector import SinkWriter, SourceContext, Transaction, TransactionContext, WriterContext
 from headrace.crash_points import crash_point
-from headrace.errors import ExternalError, StateError
+from headrace.errors import ExternalError, InternalError, StateError
 from headrace.plan.graph import AssignTimestamps, Node, Plan, ReadSource, Union, WriteSink
-from headrace.plan.identity import Region, operator_ids, regions
+from headrace.plan.identity import Region, holds, operator_ids, regions
 from headrace.runtime.loop import Calls, compile_loop
 from headrace.runtime.messages import (
     Acknowledged,
@@ -254,6 +255,8 @@ class Worker:
 
     def _open(self, node: Node, snapshot: OperatorSnapshot | None) -> Calls:
         n = node.id
+        if snapshot is not None and not takes(holds(node), snapshot):
+            raise InternalError(f"`{node.name}` ({self._ids[n]!r}) is handed state that it cannot hold")
         if isinstance(node.operator, Union):
             return Calls()
         if isinstance(node.operator, AssignTimestamps):

@@ -1,0 +1,159 @@
+"""Operators of a plan made ready, and what of a snapshot they take over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.runtime.endless import Ledger, LedgerSink, Numbers
+from tests.unit.runtime.test_job import NO_WATERMARKS, Count, run_until, with_folder
+
+from headrace.checkpoint.manifest import FileRef, KeyedFile, OperatorSnapshot
+from headrace.checkpoint.storage import CheckpointFolder
+from headrace.common import Types, WatermarkStrategy
+from headrace.connector.builtin import PrintSink
+from headrace.datastream.functions import MapFunction, RuntimeContext
+from headrace.datastream.state import ValueStateDescriptor
+from headrace.errors import ConfigError, InternalError, StateError
+from headrace.plan.graph import (
+    AssignTimestamps,
+    Map,
+    Operator,
+    Plan,
+    PlanBuilder,
+    Process,
+    ReadSource,
+    Union,
+    WriteSink,
+)
+from headrace.plan.identity import operator_ids
+from headrace.runtime.job import run_job
+from headrace.runtime.messages import Deploy, Deployed, Failed
+from headrace.runtime.operators import OpenOperator, Place
+from headrace.runtime.settings import read_settings
+from headrace.runtime.worker import Worker
+
+KEYED = OperatorSnapshot(keyed=(KeyedFile(FileRef("f", 1, ""), 0, 127),))
+SPLITS = OperatorSnapshot({"a": {"id": "a", "position": 7}})
+
+
+class Last(MapFunction):
+    """Remembers the last one of each key, where there are keys."""
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        try:
+            self.last = runtime_context.get_state(ValueStateDescriptor("last", Types.INT()))
+        except ConfigError:
+            self.last = None
+
+    def map(self, value: Any) -> Any:
+        if self.last is not None:
+            self.last.update(value)
+        return value
+
+
+def counting(ledger: Ledger, limit: int | None = None, **uids: str) -> Plan:
+    """numbers → counts, keyed → text → sink; with these uids."""
+    builder = PlanBuilder()
+    builder.add(ReadSource(Numbers(limit=limit), NO_WATERMARKS), "numbers")
+    builder.add(Process(Count()), "counts", (0,), key_selector=lambda x: 0)
+    builder.add(Map(lambda x: x), "text", (1,))
+    builder.add(WriteSink(LedgerSink(ledger)), "sink", (2,))
+    for node in builder.build("job"):
+        builder.change(node.id, uid=uids.get(node.name))
+    return builder.build("job")
+
+
+@pytest.mark.parametrize(
+    ("moved", "expected"),
+    [
+        ({"text": "C"}, r"keyed operator `counts` \('C'; now the uid of `text`, which keeps no state\), which no op"),
+        ({"sink": "C"}, r"keyed operator `counts` \('C'; now the uid of `sink`, which keeps no state\), which no op"),
+        ({"numbers": "C"}, r"keyed operator `counts` \('C'; now the uid of `numbers`, a source\), "),
+        ({"counts": "C", "text": "N", "numbers": "T"}, r"source `numbers` \('N'; now the uid of `text`, which keeps"),
+        ({"counts": "N", "numbers": "C"}, r"`counts` \('C'; now .* `numbers`, a source\), source `numbers` \('N'; now"),
+    ],
+    ids=str,
+)
+def test_state_whose_uid_has_another_operator_is_refused_unless_it_may_be_left_behind(
+    tmp_path: Path, moved: dict[str, str], expected: str
+) -> None:
+    ledger = Ledger()
+    run_until(counting(ledger, numbers="N", counts="C"), with_folder(tmp_path), ledger, 100)
+    before = list(ledger.values)
+    with pytest.raises(StateError, match=expected):
+        run_job(counting(ledger, 1, **{"numbers": "N"} | moved), with_folder(tmp_path))
+    assert ledger.values == before
+
+
+def test_state_whose_uid_has_another_operator_is_dropped_where_that_is_allowed(tmp_path: Path) -> None:
+    ledger = Ledger()
+    run_until(counting(ledger, numbers="N", counts="C"), with_folder(tmp_path), ledger, 100)
+    allowed = with_folder(tmp_path)
+    allowed.set_string("execution.state-recovery.ignore-unclaimed-state", "true")
+    before = len(ledger.values)
+    run_until(counting(ledger, numbers="N", text="C"), allowed, ledger, before + 1)
+    assert ledger.values[before] == (0, 1)
+
+
+def test_keyed_state_whose_operator_lost_its_key_is_refused(tmp_path: Path) -> None:
+    ledger = Ledger()
+
+    def program(key: Callable[[Any], Any] | None, limit: int | None = None) -> Plan:
+        builder = PlanBuilder()
+        builder.add(ReadSource(Numbers(limit=limit), NO_WATERMARKS), "numbers")
+        builder.add(Map(Last()), "last", (0,), key_selector=key)
+        builder.add(WriteSink(LedgerSink(ledger)), "sink", (1,))
+        builder.change(1, uid="last one")
+        return builder.build("job")
+
+    run_until(program(lambda x: 0), with_folder(tmp_path), ledger, 100)
+    with pytest.raises(StateError, match=r"`last` \('last one'; now the uid of `last`, which keeps no state\)"):
+        run_job(program(None, limit=1), with_folder(tmp_path))
+
+
+@pytest.mark.parametrize("snapshot", [SPLITS, KEYED], ids=["splits", "keyed state"])
+@pytest.mark.parametrize(
+    ("operator", "key"),
+    [
+        (Map(str), None),
+        (Map(Last()), None),
+        (Union(), None),
+        (AssignTimestamps(WatermarkStrategy.no_watermarks()), None),
+        (Process(Count()), str),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_a_worker_takes_no_state_for_an_operator_that_cannot_hold_it(
+    tmp_path: Path, operator: Operator, key: Any, snapshot: OperatorSnapshot
+) -> None:
+    builder = PlanBuilder()
+    builder.add(ReadSource(Numbers(limit=1), NO_WATERMARKS), "numbers")
+    builder.add(operator, "other", (0,), key_selector=key)
+    builder.add(WriteSink(PrintSink()), "sink", (1,))
+    plan = builder.build("job")
+    worker = Worker(plan, read_settings(with_folder(tmp_path)), CheckpointFolder(tmp_path, "job"))
+    worker.handle(Deploy({operator_ids(plan)[1]: snapshot}))
+    [said] = worker.outbox
+    if key is not None and snapshot is KEYED:
+        # It may take it: that there is no such file is another matter.
+        assert isinstance(said, Failed)
+        assert not isinstance(said.error, InternalError)
+    else:
+        assert isinstance(said, Failed)
+        assert isinstance(said.error, InternalError)
+        assert "`other`" in str(said.error)
+        assert "is handed state that it cannot hold" in str(said.error)
+    worker = Worker(plan, read_settings(with_folder(tmp_path)), CheckpointFolder(tmp_path, "job"))
+    worker.handle(Deploy({operator_ids(plan)[1]: OperatorSnapshot()}))
+    assert worker.outbox == [Deployed()]
+
+
+def test_an_operator_without_state_takes_none() -> None:
+    builder = PlanBuilder()
+    operator = OpenOperator(builder.add(Map(str), "text"), Place(0, 1, 128, 0, {}))
+    operator.restore((), lambda _: b"")
+    with pytest.raises(InternalError, match="`text` is handed keyed state, and keeps none"):
+        operator.restore(KEYED.keyed, lambda _: b"")
