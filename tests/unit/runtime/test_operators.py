@@ -114,6 +114,51 @@ def test_keyed_state_whose_operator_lost_its_key_is_refused(tmp_path: Path) -> N
         run_job(program(None, limit=1), with_folder(tmp_path))
 
 
+def by_parity_and_in_all(ledger: Ledger, *branches: str, limit: int | None = None, named: bool = False) -> Plan:
+    """Counts of the same numbers, by another key in each branch."""
+    keys: dict[str, Callable[[int], str]] = {
+        "parity": lambda x: f"parity {x % 2}",
+        "all": lambda x: "all",
+        "other": lambda x: "other",
+    }
+    builder = PlanBuilder()
+    source = builder.add(ReadSource(Numbers(limit=limit), NO_WATERMARKS), "numbers").id
+    nodes = []
+    for branch in branches:
+        name = branch if named else "KEYED PROCESS"
+        nodes.append(builder.add(Process(Count()), name, (source,), key_selector=keys[branch]).id)
+    builder.add(WriteSink(LedgerSink(ledger)), "sink", (builder.add(Union(), "union", tuple(nodes)).id,))
+    return builder.build("job")
+
+
+def test_like_operators_that_are_named_go_on_with_their_own_state_in_whatever_order(tmp_path: Path) -> None:
+    ledger = Ledger()
+    run_until(by_parity_and_in_all(ledger, "parity", "all", named=True), with_folder(tmp_path), ledger, 1_000)
+    swapped = by_parity_and_in_all(ledger, "all", "parity", named=True)
+    run_until(swapped, with_folder(tmp_path), ledger, len(ledger.values) + 1_000)
+    counts = [count for key, count in ledger.values if key == "all"]
+    assert counts == list(range(1, len(ledger.values) // 2 + 1))
+
+
+@pytest.mark.parametrize("before", [("all",), ("parity", "all")], ids=len)
+def test_one_more_like_operator_goes_on_with_no_state_of_another(tmp_path: Path, before: tuple[str, ...]) -> None:
+    ledger = Ledger()
+    run_until(by_parity_and_in_all(ledger, *before), with_folder(tmp_path), ledger, 1_000)
+    with pytest.raises(StateError, match=r"state of keyed operator `KEYED PROCESS` \(.*Give the operator that"):
+        run_job(by_parity_and_in_all(ledger, "other", *before, limit=1), with_folder(tmp_path))
+
+
+def test_operators_that_only_their_order_tells_apart_are_warned_of_and_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger()
+    run_until(by_parity_and_in_all(ledger, "parity", "all"), with_folder(tmp_path), ledger, 100)
+    assert "2 keyed operators can only be told apart by their order" in caplog.text
+    run_until(by_parity_and_in_all(ledger, "parity", "all"), with_folder(tmp_path), ledger, len(ledger.values) + 100)
+    counts = [count for key, count in ledger.values if key == "all"]
+    assert counts == list(range(1, len(ledger.values) // 2 + 1))
+
+
 @pytest.mark.parametrize("snapshot", [SPLITS, KEYED], ids=["splits", "keyed state"])
 @pytest.mark.parametrize(
     ("operator", "key"),
