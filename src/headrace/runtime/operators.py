@@ -30,6 +30,7 @@ from headrace.plan.identity import is_keyed
 from headrace.runtime.loop import Calls
 from headrace.runtime.watermarks import NO_TIMESTAMP, Progress
 from headrace.state.heap import HeapState
+from headrace.state.key_groups import check_key
 
 REDUCE_STATE = "_reduce"
 """The state in which a rolling reduction keeps its value; the name that Flink gives it in PyFlink."""
@@ -68,10 +69,13 @@ class HeapValueState(ValueState[Any]):
 
     def update(self, value: Any) -> None:
         """Set the current key's value; None clears it."""
+        table, key = self._table, self._current.key
         if value is None:
-            self._table.pop(self._current.key, None)
+            table.pop(key, None)
         else:
-            self._table[self._current.key] = value
+            if key not in table:
+                check_key(key)
+            table[key] = value
 
     def clear(self) -> None:
         """Forget the current key's value."""

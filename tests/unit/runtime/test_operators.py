@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.runtime.endless import Ledger, LedgerSink, Numbers
-from tests.unit.runtime.test_job import NO_WATERMARKS, Count, run_until, with_folder
+from tests.unit.runtime.test_job import NO_WATERMARKS, RESTART_ONCE, Count, job_of, run_until, with_folder
 
 from headrace.checkpoint.manifest import FileRef, KeyedFile, OperatorSnapshot
 from headrace.checkpoint.storage import CheckpointFolder
@@ -16,7 +17,7 @@ from headrace.common import Types, WatermarkStrategy
 from headrace.connector.builtin import PrintSink
 from headrace.datastream.functions import MapFunction, RuntimeContext
 from headrace.datastream.state import ValueStateDescriptor
-from headrace.errors import ConfigError, InternalError, StateError
+from headrace.errors import ConfigError, InternalError, NotSupportedError, StateError
 from headrace.plan.graph import (
     AssignTimestamps,
     Map,
@@ -25,13 +26,14 @@ from headrace.plan.graph import (
     PlanBuilder,
     Process,
     ReadSource,
+    Reduce,
     Union,
     WriteSink,
 )
 from headrace.plan.identity import operator_ids
 from headrace.runtime.job import run_job
 from headrace.runtime.messages import Deploy, Deployed, Failed
-from headrace.runtime.operators import OpenOperator, Place
+from headrace.runtime.operators import CurrentKey, HeapValueState, OpenOperator, Place
 from headrace.runtime.settings import read_settings
 from headrace.runtime.worker import Worker
 
@@ -202,3 +204,53 @@ def test_an_operator_without_state_takes_none() -> None:
     operator.restore((), lambda _: b"")
     with pytest.raises(InternalError, match="`text` is handed keyed state, and keeps none"):
         operator.restore(KEYED.keyed, lambda _: b"")
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+UNFIT: list[Callable[[int], Any]] = [
+    lambda x: Path(str(x)),
+    lambda x: ipaddress.ip_address(x),
+    lambda x: (x, float("nan")),
+    lambda x: x if x != 3 else float("nan"),
+]
+
+
+@pytest.mark.parametrize("key", UNFIT, ids=["path", "address", "nan in a tuple", "nan"])
+@pytest.mark.parametrize("operator", [Reduce(max), Process(Count()), Map(Last())], ids=["reduce", "process", "map"])
+def test_the_first_record_with_a_key_that_cannot_be_one_ends_the_job_naming_operator_and_record(
+    tmp_path: Path, operator: Operator, key: Callable[[int], Any]
+) -> None:
+    plan = job_of(Numbers(limit=10_000), (operator, key))
+    name, number = type(operator).__name__.lower(), 3 if key is UNFIT[-1] else 0
+    with pytest.raises(
+        NotSupportedError, match=rf"^`{name}` failed on the record at number {number} of split a: .* cannot be a key"
+    ):
+        run_job(plan, with_folder(tmp_path, **RESTART_ONCE))
+
+
+def test_a_key_that_cannot_be_one_is_not_kept_whatever_the_function_makes_of_it() -> None:
+    current = CurrentKey(Path("a"))
+    table: dict[Any, Any] = {}
+    state = HeapValueState(table, current)
+    with pytest.raises(NotSupportedError):
+        state.update(1)
+    state.update(None)
+    assert table == {}
+
+
+def test_state_that_cannot_be_pickled_ends_the_job_naming_the_operator(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Functions(MapFunction):
+        def open(self, runtime_context: RuntimeContext) -> None:
+            self.state = runtime_context.get_state(ValueStateDescriptor("functions", Types.PICKLED_BYTE_ARRAY()))
+
+        def map(self, value: int) -> int:
+            self.state.update(lambda: value)
+            return value
+
+    plan = job_of(Numbers(), (Map(Functions()), lambda x: 0), sink=LedgerSink(Ledger()))
+    with pytest.raises(ConfigError, match=r"state 'functions' of operator 'map' holds a function .* be pickled"):
+        run_job(plan, with_folder(tmp_path, restart__strategy_fixed__delay_attempts=3, **RESTART_ONCE))
+    assert "restarting" not in caplog.text
