@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import ipaddress
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.runtime.endless import Ledger, LedgerSink, Numbers
-from tests.unit.runtime.test_job import NO_WATERMARKS, RESTART_ONCE, Count, job_of, run_until, with_folder
+from tests.unit.runtime.test_job import (
+    NO_WATERMARKS,
+    RESTART_ONCE,
+    Count,
+    failing_once,
+    job_of,
+    run_until,
+    settings,
+    with_folder,
+)
 
 from headrace.checkpoint.manifest import FileRef, KeyedFile, OperatorSnapshot
 from headrace.checkpoint.storage import CheckpointFolder
 from headrace.common import Types, WatermarkStrategy
+from headrace.common.watermark_strategy import TimestampAssigner
 from headrace.connector.builtin import PrintSink
 from headrace.datastream.functions import MapFunction, RuntimeContext
 from headrace.datastream.state import ValueStateDescriptor
@@ -30,7 +42,7 @@ from headrace.plan.graph import (
     Union,
     WriteSink,
 )
-from headrace.plan.identity import operator_ids
+from headrace.plan.identity import holds, operator_ids
 from headrace.runtime.job import run_job
 from headrace.runtime.messages import Deploy, Deployed, Failed
 from headrace.runtime.operators import CurrentKey, HeapValueState, OpenOperator, Place
@@ -254,3 +266,62 @@ def test_state_that_cannot_be_pickled_ends_the_job_naming_the_operator(
     with pytest.raises(ConfigError, match=r"state 'functions' of operator 'map' holds a function .* be pickled"):
         run_job(plan, with_folder(tmp_path, restart__strategy_fixed__delay_attempts=3, **RESTART_ONCE))
     assert "restarting" not in caplog.text
+
+
+# --- what runs -------------------------------------------------------------------------------------------------------
+
+
+class Numbering(TimestampAssigner):
+    """Leaves a file that says how many it had seen before, when it sees the first one of an attempt."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seen = 0
+
+    def extract_timestamp(self, value: Any, record_timestamp: int) -> int:
+        if value == 0:
+            (self.folder / f"seen-{len(list(self.folder.glob('seen-*')))}-{self.seen}").touch()
+        self.seen += 1
+        return int(value)
+
+
+@pytest.mark.parametrize("of_source", [True, False])
+def test_timestamp_assigners_are_fresh_after_a_restart(tmp_path: Path, of_source: bool) -> None:
+    strategy = WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner(Numbering(tmp_path))
+    fail = Map(failing_once(tmp_path, 100))
+    # Without an interval, the second attempt begins at 0 too.
+    options = settings(execution_checkpointing_dir=tmp_path / "c", **RESTART_ONCE)
+    if of_source:
+        run_job(job_of(Numbers(limit=200), fail, strategy=strategy), options)
+    else:
+        run_job(job_of(Numbers(limit=200), AssignTimestamps(strategy), fail), options)
+    assert sorted(path.name for path in tmp_path.glob("seen-*")) == ["seen-0-0", "seen-1-0"]
+
+
+@pytest.mark.parametrize("of_source", [True, False])
+def test_a_timestamp_assigner_that_cannot_be_copied_is_refused_with_the_cure(of_source: bool) -> None:
+    lock = threading.Lock()
+    strategy = WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner(lambda value, _: lock and value)
+    name, plan = "numbers", job_of(Numbers(limit=3), strategy=strategy)
+    if not of_source:
+        name, plan = "assigntimestamps", job_of(Numbers(limit=3), AssignTimestamps(strategy))
+    with pytest.raises(ConfigError, match=rf"the timestamp assigner of `{name}` cannot be copied.*when it is called"):
+        run_job(plan, settings())
+
+
+def test_an_operator_of_a_new_kind_is_passed_over_nowhere(tmp_path: Path) -> None:
+    plan = job_of(Numbers(limit=1), Map(str))
+    worker = Worker(plan, read_settings(with_folder(tmp_path)), CheckpointFolder(tmp_path, "job"))
+    worker.handle(Deploy({}))
+    new = replace(plan.node(1), operator=object(), key_selector=str)  # type: ignore[arg-type]
+    opened = OpenOperator(plan.node(1), Place(0, 1, 128, 0, {}))
+    opened.node = new
+    worker._plan = replace(plan, nodes=(plan.node(0), new, plan.node(2)))
+    for ask in (
+        lambda: holds(new),
+        opened.open,
+        lambda: worker._open(new, None),
+        lambda: worker._advance_watermarks(0),
+    ):
+        with pytest.raises(AssertionError, match="Expected code to be unreachable"):
+            ask()
