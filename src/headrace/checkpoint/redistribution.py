@@ -10,28 +10,33 @@ moves from region to region, so one split in two regions at different positions 
 no position that neither loses nor repeats records, and it is refused.
 
 *Keyed state.* Its files are handed whole to every region that owns one of their key groups; each lane reads its groups.
+
+*Claims.* State is claimed by the operator of its uid, if that can hold it: no map takes over a source's splits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from headrace.checkpoint.decision import Refuse, Restore
 from headrace.checkpoint.manifest import KeyedFile, Location, OperatorSnapshot, RegionSnapshot
 from headrace.connector import JsonValue
+from headrace.plan.identity import Holds
 
 
 @dataclass(frozen=True, slots=True)
 class RegionLayout:
     """One of today's regions: which lanes (subtasks) of each operator uid it runs, and its transaction's location.
 
-    `names` are the operators' names by uid, for people.
+    `names` are the operators' names by uid, for people; `holds` says what each of them can take over.
     """
 
     operators: Mapping[str, tuple[int, ...]]
     location: Location | None = None
     names: Mapping[str, str] = field(default_factory=dict)
+    holds: Mapping[str, Holds] = field(kw_only=True)
 
 
 def key_groups_of(lane: int, parallelism: int, max_parallelism: int) -> range:
@@ -63,6 +68,11 @@ def deal(split_ids: Iterable[str], lanes: Sequence[int]) -> dict[int, list[str]]
     return {lane: ordered[index :: len(lanes)] for index, lane in enumerate(lanes)}
 
 
+def takes(holds: Holds | None, snapshot: OperatorSnapshot) -> bool:
+    """Whether an operator of today that can hold this (None: there is none) takes over all of a snapshot."""
+    return (not snapshot.splits or holds is Holds.SPLITS) and (not snapshot.keyed or holds is Holds.KEYED_STATE)
+
+
 def redistribute(
     restore: Restore,
     layout: Mapping[str, RegionLayout],
@@ -79,23 +89,24 @@ def redistribute(
     for region, snapshot in restore.regions.items():
         for uid, operator in snapshot.operators.items():
             found.setdefault(uid, {})[region] = operator
-    claimed = {uid for region in layout.values() for uid in region.operators}
+    today = {uid: region.holds[uid] for region in layout.values() for uid in region.operators}
     # An empty one is lost without harm, but kept where it is claimed: a source without splits is no new source.
-    unclaimed = sorted(uid for uid in set(found) - claimed if not all(o.is_empty for o in found[uid].values()))
+    unclaimed = [uid for uid in sorted(found) if not all(takes(today.get(uid), o) for o in found[uid].values())]
     if unclaimed and not ignore_unclaimed:
         names = {uid: name for region in layout.values() for uid, name in region.names.items()}
-        held = [_described(uid, found[uid].values()) for uid in unclaimed]
-        return Refuse(_unclaimed(held, [_named(uid, names.get(uid, "")) for uid in sorted(claimed)]))
+        held = [_described(uid, found[uid].values(), today.get(uid), names.get(uid, "")) for uid in unclaimed]
+        return Refuse(_unclaimed(held, [_named(uid, names.get(uid, "")) for uid in sorted(today)]))
+    claimed = sorted(uid for uid in set(today) & set(found) if uid not in unclaimed)
     before = restore.newest.max_parallelism
-    if before != max_parallelism and any(o.keyed for uid in claimed & set(found) for o in found[uid].values()):
+    if before != max_parallelism and any(o.keyed for uid in claimed for o in found[uid].values()):
         return Refuse(
             f"the snapshot's keyed state is divided into {before} key groups, the job now asks for {max_parallelism}; "
             f"set `pipeline.max-parallelism` back to {before}, or start over with `--fresh`, which repeats records"
         )
 
     regions: dict[str, dict[str, OperatorSnapshot]] = {region: {} for region in layout}
-    for uid in sorted(claimed & set(found)):
-        lanes = {region: today.operators[uid] for region, today in layout.items() if uid in today.operators}
+    for uid in claimed:
+        lanes = {region: own.operators[uid] for region, own in layout.items() if uid in own.operators}
         splits = _splits(uid, found[uid], lanes, set(restore.regions))
         if isinstance(splits, Refuse):
             return splits
@@ -140,15 +151,28 @@ def _owns(lanes: Iterable[int], file: KeyedFile, parallelism: int, max_paralleli
     return any(groups.start <= file.last_group and file.first_group < groups.stop for groups in ranges)
 
 
-def _named(uid: str, name: str) -> str:
-    return f"`{name}` ({uid!r})" if name and name != uid else repr(uid)
+def _named(uid: str, name: str, note: str = "") -> str:
+    named = [f"`{name}`", repr(uid)] if name and name != uid else [repr(uid)]
+    first, *about = [*named, note] if note else named
+    return f"{first} ({'; '.join(about)})" if about else first
 
 
-def _described(uid: str, snapshots: Iterable[OperatorSnapshot]) -> str:
-    """An operator of the snapshot, as it was when that was taken."""
+def _described(uid: str, snapshots: Iterable[OperatorSnapshot], holds: Holds | None, name: str) -> str:
+    """An operator of the snapshot as it was when that was taken, and what today's operator of its uid is, if any."""
     snapshots = list(snapshots)
     kind = "source" if any(snapshot.splits for snapshot in snapshots) else "keyed operator"
-    return f"{kind} {_named(uid, snapshots[0].name)}"
+    match holds:
+        case None:
+            note = ""
+        case Holds.SPLITS:
+            note = f"now the uid of `{name or uid}`, a source"
+        case Holds.KEYED_STATE:
+            note = f"now the uid of `{name or uid}`, a keyed operator"
+        case Holds.NOTHING:
+            note = f"now the uid of `{name or uid}`, which keeps no state"
+        case _:
+            assert_never(holds)
+    return f"{kind} {_named(uid, snapshots[0].name, note)}"
 
 
 def _unclaimed(held: Sequence[str], claimed: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from headrace.plan.graph import (
     Union,
     WriteSink,
 )
-from headrace.plan.identity import Region, is_keyed, operator_ids, regions
+from headrace.plan.identity import Region, is_keyed, operator_ids, regions, told_apart_by_order
 from headrace.plan.parallelism import lanes
 
 
@@ -166,16 +166,35 @@ def _guarantees(plan: Plan) -> Iterator[str]:
 
 
 def _notes(plan: Plan) -> Iterator[str]:
+    yield from order_warnings(plan)
+    warned_of = {node.id for alike in told_apart_by_order(plan) for node in alike}
     for node in plan:
-        if node.uid is None and isinstance(node.operator, ReadSource):
+        needs_uid = node.uid is None and node.id not in warned_of
+        if needs_uid and isinstance(node.operator, ReadSource):
             yield f"`{node.name}` is found again by this name after an edit; give it a `.uid(...)` to rename it freely"
-        elif node.uid is None and node.key_selector is not None and isinstance(node.operator, Process | Reduce):
+        elif needs_uid and node.key_selector is not None and isinstance(node.operator, Process | Reduce):
             yield (
                 f"`{node.name}` keeps state under an id made of what is above it; give it a `.uid(...)`, and an edited "
                 "program finds the state again"
             )
         if not isinstance(node.operator, WriteSink) and not plan.consumers(node.id):
             yield f"`{node.name}` has no sink: what it gives goes nowhere"
+
+
+def order_warnings(plan: Plan) -> list[str]:
+    """What an edit could do to operators whose state is found again by nothing but their order in the program."""
+    ids = operator_ids(plan)
+    warnings = []
+    for alike in told_apart_by_order(plan):
+        are_sources = isinstance(alike[0].operator, ReadSource)
+        goes_on = "reads on at another's positions" if are_sources else "goes on with another's state"
+        warnings.append(
+            f"{len(alike)} {'sources' if are_sources else 'keyed operators'} can only be told apart by their order in "
+            f"the program: {', '.join(f'`{node.name}` ({ids[node.id]!r})' for node in alike)}. If they are exchanged, "
+            f"each {goes_on}; with one more or one less, a start is refused. Give each its own `.uid(...)`: "
+            "the id shown here, where there are checkpoints already"
+        )
+    return warnings
 
 
 def _counted(count: int, noun: str) -> str:

@@ -46,6 +46,7 @@ from headrace.plan.graph import (
     Union,
     WriteSink,
 )
+from headrace.state.key_groups import check_key
 
 OUTPUT_LIMIT = 5_000
 """Elements in a sink's list before a loop that may multiply is interrupted to write them."""
@@ -222,6 +223,7 @@ class _Writer:
                 table, missing = self._bind(f"s{n}", own.table), self._bind("missing", MISSING)
                 self._put(depth, f"z{n} = {table}.get(k{n}, {missing})  # {n}")
                 self._put(depth, f"if z{n} is {missing}:")
+                self._put(depth + 1, f"{self._bind('check_key', check_key)}(k{n})  # {n}")
                 self._put(depth + 1, f"z{n} = {expression}")
                 self._put(depth, "else:")
                 self._put(depth + 1, f"z{n} = {function}(z{n}, {expression})  # {n}")

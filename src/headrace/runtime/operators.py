@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 import cloudpickle
 
 from headrace.checkpoint.manifest import KeyedFile
-from headrace.errors import ConfigError, NotSupportedError, UserCodeError
+from headrace.common import WatermarkStrategy
+from headrace.errors import ConfigError, InternalError, NotSupportedError, UserCodeError
 from headrace.functions import (
     FilterFunction,
     FlatMapFunction,
@@ -25,11 +26,23 @@ from headrace.functions import (
     ValueState,
     ValueStateDescriptor,
 )
-from headrace.plan.graph import Filter, FlatMap, Map, Node, Process, Reduce
+from headrace.plan.graph import (
+    AssignTimestamps,
+    Filter,
+    FlatMap,
+    Map,
+    Node,
+    Process,
+    ReadSource,
+    Reduce,
+    Union,
+    WriteSink,
+)
 from headrace.plan.identity import is_keyed
 from headrace.runtime.loop import Calls
 from headrace.runtime.watermarks import NO_TIMESTAMP, Progress
 from headrace.state.heap import HeapState
+from headrace.state.key_groups import check_key
 
 REDUCE_STATE = "_reduce"
 """The state in which a rolling reduction keeps its value; the name that Flink gives it in PyFlink."""
@@ -68,10 +81,13 @@ class HeapValueState(ValueState[Any]):
 
     def update(self, value: Any) -> None:
         """Set the current key's value; None clears it."""
+        table, key = self._table, self._current.key
         if value is None:
-            self._table.pop(self._current.key, None)
+            table.pop(key, None)
         else:
-            self._table[self._current.key] = value
+            if key not in table:
+                check_key(key)
+            table[key] = value
 
     def clear(self) -> None:
         """Forget the current key's value."""
@@ -181,17 +197,17 @@ class OpenOperator:
     def restore(self, files: Iterable[KeyedFile], read: Callable[[Any], bytes]) -> None:
         """Take the keyed state of a snapshot, before `open`."""
         for keyed in files:
-            if self.keyed is not None:
-                groups = range(keyed.first_group, keyed.last_group + 1)
-                self.keyed.backend.restore(read(keyed.file), groups, self._place.max_parallelism)
+            if self.keyed is None:
+                raise InternalError(f"`{self.node.name}` is handed keyed state, and keeps none")
+            groups = range(keyed.first_group, keyed.last_group + 1)
+            self.keyed.backend.restore(read(keyed.file), groups, self._place.max_parallelism)
 
     def open(self) -> Calls:
         """Open the user's functions and hand out what the loop calls."""
-        operator = self.node.operator
         key = None
         if self.keyed is not None:
             key = self._open_function(self.node.key_selector, KeySelector, "get_key")
-        match operator:
+        match self.node.operator:
             case Map(function):
                 call = self._open_function(function, MapFunction, "map")
             case FlatMap(function):
@@ -207,8 +223,10 @@ class OpenOperator:
                 call = self._open_function(function, base, "process_element")
                 current = self.keyed.current if self.keyed is not None else CurrentKey()
                 return Calls(call=call, key=key, keyed=current, context=ElementContext(self.time, current))
+            case ReadSource() | Union() | AssignTimestamps() | WriteSink():
+                raise InternalError(f"`{self.node.name}` has no function to open")
             case _:
-                return Calls(key=key)
+                assert_never(self.node.operator)
         return Calls(call=call, key=key, keyed=self.keyed.current if self.keyed is not None else None)
 
     def close(self) -> None:
@@ -223,14 +241,8 @@ class OpenOperator:
                 ) from error
 
     def _open_function(self, function: Any, base: type[Function], method: str) -> Callable[..., Any]:
-        """A fresh copy of the user's function, opened; so that nothing but state survives a restart."""
-        try:
-            own = cloudpickle.loads(cloudpickle.dumps(function))
-        except Exception as error:
-            raise ConfigError(
-                f"the function of `{self.node.name}` cannot be copied to where it runs: {error}. "
-                "It holds something that cannot be pickled (a connection, a lock, a generator): create that in `open()`"
-            ) from error
+        """A fresh copy of the user's function, opened."""
+        own = _copied(function, f"the function of `{self.node.name}`", "create that in `open()`")
         if not isinstance(own, base):
             return own  # type: ignore[no-any-return]
         try:
@@ -244,3 +256,20 @@ class OpenOperator:
             raise UserCodeError(f"{where}: {error!r}", operator=self.node.name) from error
         self._opened.append(own)
         return getattr(own, method)  # type: ignore[no-any-return]
+
+
+def timestamp_extractor(strategy: WatermarkStrategy, name: str) -> Callable[[Any, int], int] | None:
+    """A fresh copy of the strategy's timestamp assigner, as the function to call; None: there is none."""
+    own = _copied(strategy.timestamp_assigner, f"the timestamp assigner of `{name}`", "create that when it is called")
+    return None if own is None else own.extract_timestamp
+
+
+def _copied(function: Any, what: str, cure: str) -> Any:
+    """A copy of what the program gave, so that nothing but state survives a restart."""
+    try:
+        return cloudpickle.loads(cloudpickle.dumps(function))
+    except Exception as error:
+        raise ConfigError(
+            f"{what} cannot be copied to where it runs: {error}. "
+            f"It holds something that cannot be pickled (a connection, a lock, a generator): {cure}"
+        ) from error

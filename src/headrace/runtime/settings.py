@@ -10,6 +10,7 @@ from headrace.checkpoint.decision import Assume
 from headrace.common import options
 from headrace.common.configuration import Configuration
 from headrace.errors import ConfigError
+from headrace.plan.explain import order_warnings
 from headrace.plan.graph import Plan, ReadSource
 from headrace.plan.identity import is_exactly_once
 from headrace.runtime.restart import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
@@ -84,12 +85,15 @@ def check_plan(plan: Plan, settings: Settings) -> list[str]:
             "nothing would ever be committed; call `env.enable_checkpointing(1000)` or set "
             "`execution.checkpointing.interval`"
         )
+    warnings = []
     if exactly_once and settings.checkpoint_dir is None:
-        return [
+        warnings.append(
             f"`{exactly_once[0]}` delivers exactly once within this run only: `execution.checkpointing.dir` is not "
             "set, so each run, this one too, begins at the program's starting offsets, whatever earlier runs wrote"
-        ]
-    return []
+        )
+    if settings.checkpoint_dir is not None or settings.savepoint_dir is not None:
+        warnings += order_warnings(plan)
+    return warnings
 
 
 def _path(text: str | None, key: str) -> Path | None:

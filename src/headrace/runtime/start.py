@@ -44,7 +44,7 @@ from headrace.connector import JsonValue, Source, SourceContext, SplitEnumerator
 from headrace.crash_points import crash_point
 from headrace.errors import StateError
 from headrace.plan.graph import Node, Plan, ReadSource
-from headrace.plan.identity import operator_ids, regions
+from headrace.plan.identity import holds, operator_ids, regions
 from headrace.plan.parallelism import lanes
 from headrace.runtime.link import LaneFailed, Link, ask, tell
 from headrace.runtime.messages import (
@@ -233,6 +233,7 @@ class Start:
                 {self._ids[n]: (self._lane_of[region.id],) for n in region.nodes},
                 own.get(region.id),
                 {self._ids[n]: self._plan.node(n).name for n in region.nodes},
+                holds={self._ids[n]: holds(self._plan.node(n)) for n in region.nodes},
             )
             for region in self._regions.values()
         }

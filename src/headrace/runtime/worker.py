@@ -19,12 +19,25 @@ from typing import Any, Protocol, assert_never
 
 from headrace.checkpoint.manifest import FileRef, KeyedFile, OperatorSnapshot, RegionSnapshot
 from headrace.checkpoint.marker import SnapshotId
+from headrace.checkpoint.redistribution import takes
 from headrace.checkpoint.storage import SnapshotFiles
 from headrace.connector import SinkWriter, SourceContext, Transaction, TransactionContext, WriterContext
 from headrace.crash_points import crash_point
-from headrace.errors import ExternalError, StateError
-from headrace.plan.graph import AssignTimestamps, Node, Plan, ReadSource, Union, WriteSink
-from headrace.plan.identity import Region, operator_ids, regions
+from headrace.errors import ExternalError, InternalError, StateError
+from headrace.plan.graph import (
+    AssignTimestamps,
+    Filter,
+    FlatMap,
+    Map,
+    Node,
+    Plan,
+    Process,
+    ReadSource,
+    Reduce,
+    Union,
+    WriteSink,
+)
+from headrace.plan.identity import Region, holds, operator_ids, regions
 from headrace.runtime.loop import Calls, compile_loop
 from headrace.runtime.messages import (
     Acknowledged,
@@ -49,7 +62,7 @@ from headrace.runtime.messages import (
     ToWorker,
     TriggerCheckpoint,
 )
-from headrace.runtime.operators import OpenOperator, Place
+from headrace.runtime.operators import OpenOperator, Place, timestamp_extractor
 from headrace.runtime.pipeline import Pipeline
 from headrace.runtime.settings import Settings
 from headrace.runtime.watermarks import MAX_WATERMARK, Progress, WatermarkGenerator, advance, combine
@@ -249,8 +262,7 @@ class Worker:
                     calls[n] = Calls(call=writer.serialize)
                 elif isinstance(node.operator, ReadSource):
                     readers[n] = reader = node.operator.source.create_reader(self._source_context(node))
-                    assigner = node.operator.watermark_strategy.timestamp_assigner
-                    extract = None if assigner is None else assigner.extract_timestamp
+                    extract = timestamp_extractor(node.operator.watermark_strategy, node.name)
                     calls[n] = Calls(call=reader.deserialize, extract=extract, generator=extract)
                 else:
                     calls[n] = self._open(node, operators.get(self._ids[n]))
@@ -263,23 +275,29 @@ class Worker:
 
     def _open(self, node: Node, snapshot: OperatorSnapshot | None) -> Calls:
         n = node.id
-        if isinstance(node.operator, Union):
-            return Calls()
-        if isinstance(node.operator, AssignTimestamps):
-            strategy = node.operator.watermark_strategy
-            assigner = strategy.timestamp_assigner
-            self._generators[n] = WatermarkGenerator(strategy.out_of_orderness_ms, strategy.idle_timeout_ms)
-            extract = None if assigner is None else assigner.extract_timestamp
-            return Calls(extract=extract, generator=self._generators[n])
+        if snapshot is not None and not takes(holds(node), snapshot):
+            raise InternalError(f"`{node.name}` ({self._ids[n]!r}) is handed state that it cannot hold")
+        match node.operator:
+            case Map() | FlatMap() | Filter() | Process() | Reduce():
+                operator = self._operators[n] = OpenOperator(node, self._place_of(node))
+                if snapshot is not None:
+                    operator.restore(snapshot.keyed, self._files.files.read_state)
+                return operator.open()
+            case AssignTimestamps(strategy):
+                self._generators[n] = WatermarkGenerator(strategy.out_of_orderness_ms, strategy.idle_timeout_ms)
+                return Calls(extract=timestamp_extractor(strategy, node.name), generator=self._generators[n])
+            case Union():
+                return Calls()
+            case ReadSource() | WriteSink():
+                raise InternalError(f"`{node.name}` has no function to open")
+            case _:
+                assert_never(node.operator)
+
+    def _place_of(self, node: Node) -> Place:
         settings = self._settings
-        place = Place(
+        return Place(
             self._lane, node.parallelism or 1, settings.max_parallelism, self._attempt_number, settings.job_parameters
         )
-        operator = OpenOperator(node, place)
-        self._operators[n] = operator
-        if snapshot is not None:
-            operator.restore(snapshot.keyed, self._files.files.read_state)
-        return operator.open()
 
     def _source_context(self, node: Node) -> SourceContext:
         commits = self._settings.checkpoint_interval_ms is not None
@@ -321,8 +339,10 @@ class Worker:
                     reached = generator.progress(now_ms, records_came=came, is_caught_up=not came)
                     if all(self._progress[i].watermark == MAX_WATERMARK for i in node.inputs):
                         reached = Progress(MAX_WATERMARK)
-                case _:
+                case AssignTimestamps() | Map() | FlatMap() | Filter() | Process() | Reduce() | Union() | WriteSink():
                     reached = combine(self._progress[i] for i in node.inputs)
+                case _:
+                    assert_never(node.operator)
             self._progress[node.id] = advance(self._progress.get(node.id, Progress()), reached)
             if node.id in self._operators:
                 self._operators[node.id].time.progress = self._progress[node.id]

@@ -1,7 +1,8 @@
 """Keyed state on the heap: one dict per named state, from key to value.
 
-A lookup is a dict lookup, nothing more: key groups are computed when a snapshot is written. A snapshot is written in
-one go, between batches, as one pickle per key group, so that a lane can restore a part of a file.
+A lookup is a dict lookup, nothing more: key groups are computed when a snapshot is written, and whoever puts a new key
+into a table has seen to it that the key can have one (`check_key`). A snapshot is written in one go, between batches,
+as one pickle per key group, so that a lane can restore a part of a file.
 
 Pickle runs code. A checkpoint folder must be as trusted as the program itself: never restore a stranger's. Checksums
 (compared before anything is unpickled) tell damage apart, not malice.
@@ -14,7 +15,7 @@ import pickle
 from collections.abc import Container
 from typing import Any, Final
 
-from headrace.errors import StateError, UserCodeError
+from headrace.errors import ConfigError, NotSupportedError, StateError
 from headrace.state.key_groups import key_group
 
 _MAGIC: Final = b"headrace heap state 1\n"
@@ -48,12 +49,16 @@ class HeapState:
     def snapshot(self, max_parallelism: int) -> list[bytes]:
         """The state as it is now, as the chunks of one file.
 
-        Raises `UserCodeError`, naming operator, state and types, for a key or value that cannot be pickled.
+        Raises `ConfigError`, naming operator, state and types, for a key or value that no snapshot can hold: a restart
+        would only make it again.
         """
         groups: dict[int, dict[str, list[tuple[Any, Any]]]] = {}
         for name, table in self._tables.items():
-            for item in table.items():
-                groups.setdefault(key_group(item[0], max_parallelism), {}).setdefault(name, []).append(item)
+            try:
+                for item in table.items():
+                    groups.setdefault(key_group(item[0], max_parallelism), {}).setdefault(name, []).append(item)
+            except NotSupportedError as error:
+                raise NotSupportedError(f"state {name!r} of operator {self.operator!r}: {error}") from error
         ordered = sorted(groups)
         chunks = [self._pickle(groups[group]) for group in ordered]
         header = {
@@ -89,6 +94,8 @@ class HeapState:
     def _pickle(self, tables: dict[str, list[tuple[Any, Any]]]) -> bytes:
         try:
             return pickle.dumps(tables, protocol=5)
+        except MemoryError:
+            raise
         except Exception:
             # Only now is it worth finding out which one it was.
             for name, items in tables.items():
@@ -96,11 +103,10 @@ class HeapState:
                     try:
                         pickle.dumps((key, value), protocol=5)
                     except Exception as error:
-                        raise UserCodeError(
+                        raise ConfigError(
                             f"state {name!r} of operator {self.operator!r} holds a {type(value).__qualname__} under "
                             f"a key of type {type(key).__qualname__} that cannot be pickled, so no checkpoint can be "
-                            f"made: {error}. Keep plain data in state, and classes at the top level of a module",
-                            operator=self.operator,
+                            f"made: {error}. Keep plain data in state, and classes at the top level of a module"
                         ) from error
             raise
 

@@ -13,20 +13,21 @@ import uuid
 import zlib
 from enum import Enum
 from numbers import Number
-from typing import Any
+from typing import Any, Final
 
 from headrace.common.types import Row
-from headrace.errors import UserCodeError
+from headrace.errors import NotSupportedError
 
-_UTC = datetime.UTC
+_PLAIN: Final = frozenset({str, bytes, int, bool, type(None), uuid.UUID})
+"""Types of which every value can be a key."""
 
 
 def key_group(key: object, max_parallelism: int = 128) -> int:
     """The key group of a key: 0 to `max_parallelism` - 1.
 
     Supported are None, strings, bytes, numbers of every kind, dates and times, UUIDs, enum members, and tuples,
-    frozensets, Rows and frozen dataclasses of these. Raises `UserCodeError` for any other type: equality of such keys
-    is not known.
+    frozensets, Rows and frozen dataclasses of these. Raises `NotSupportedError` for any other type, as equality of such
+    keys is not known, and for nan.
 
     *Differences from PyFlink*: the groups are other ones, as Flink's come from the hash of a key's serialized form,
     which differs for 1 and 1.0. A snapshot cannot be exchanged with Flink anyway.
@@ -41,6 +42,18 @@ def key_group(key: object, max_parallelism: int = 128) -> int:
     return zlib.crc32(_canonical(key)) % max_parallelism
 
 
+def check_key(key: object) -> None:
+    """Raise what `key_group` would. Called for each key that is new to a state, so the usual ones cost little.
+
+    >>> check_key(("reuters.com", 7))
+    >>> check_key(range(3))
+    Traceback (most recent call last):
+    headrace.errors.NotSupportedError: a builtins.range cannot be a key, as it is not known which of them are equal; ...
+    """
+    if type(key) not in _PLAIN and not (type(key) is tuple and all(type(part) in _PLAIN for part in key)):
+        _canonical(key)
+
+
 def _canonical(key: Any) -> bytes:
     """Bytes that are equal for equal keys. (Different keys may share theirs: they only share a group then.)"""
     match key:
@@ -52,7 +65,9 @@ def _canonical(key: Any) -> bytes:
             return b"None"
         case Number():
             if key != key:
-                raise UserCodeError("nan cannot be a key: it is not equal to itself. Have the key selector return None")
+                raise NotSupportedError(
+                    "nan cannot be a key, as it is not equal to itself; have the key selector return None for it"
+                )
             # Of numbers, and of nothing else, the hash is defined by the language: equal over all types, not salted.
             return hash(key).to_bytes(8, "little", signed=True)
         case tuple():
@@ -77,7 +92,7 @@ def _canonical(key: Any) -> bytes:
             parts = [_framed(getattr(key, field.name)) for field in fields]
             return type(key).__qualname__.encode() + b"(" + b"".join(parts) + b")"
         case _:
-            raise UserCodeError(
+            raise NotSupportedError(
                 f"a {type(key).__module__}.{type(key).__qualname__} cannot be a key, as it is not known which of "
                 "them are equal; have the key selector return a string, a number, or a tuple or frozen dataclass of "
                 "such"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.checkpoint.values import baseline, checkpoint, location
@@ -9,6 +10,7 @@ from tests.unit.checkpoint.values import baseline, checkpoint, location
 from headrace.checkpoint.decision import Refuse, Restore
 from headrace.checkpoint.manifest import FileRef, KeyedFile, Manifest, OperatorSnapshot, RegionSnapshot
 from headrace.checkpoint.redistribution import RegionLayout, deal, key_groups_of, lane_of, redistribute
+from headrace.plan.identity import Holds
 
 
 def restore(manifest: Manifest, **sources: Manifest) -> Restore:
@@ -21,8 +23,11 @@ def reading(*splits: str) -> RegionSnapshot:
     return RegionSnapshot({"source": OperatorSnapshot({split: {"offset": 5} for split in splits})}, location("old"))
 
 
+HOLDS = {"source": Holds.SPLITS, "count": Holds.KEYED_STATE}
+
+
 def lanes(*names: str) -> dict[str, RegionLayout]:
-    return {name: RegionLayout({"source": (lane,)}, location(name)) for lane, name in enumerate(names)}
+    return {name: RegionLayout({"source": (lane,)}, location(name), holds=HOLDS) for lane, name in enumerate(names)}
 
 
 def splits(result: object) -> dict[str, list[str]]:
@@ -125,7 +130,7 @@ def counting(*files: KeyedFile) -> RegionSnapshot:
 
 def test_keyed_files_go_to_every_region_that_owns_some_of_their_groups() -> None:
     before = baseline(a=counting(LOW, HIGH))
-    layout = {f"r{lane}": RegionLayout({"count": (lane,)}) for lane in range(3)}
+    layout = {f"r{lane}": RegionLayout({"count": (lane,)}, holds=HOLDS) for lane in range(3)}
 
     result = redistribute(restore(before), layout, max_parallelism=128)
 
@@ -138,7 +143,7 @@ def test_keyed_files_go_to_every_region_that_owns_some_of_their_groups() -> None
 
 
 def test_lane_that_owns_none_of_a_files_groups_does_not_get_it() -> None:
-    layout = {f"r{lane}": RegionLayout({"count": (lane,)}) for lane in range(2)}
+    layout = {f"r{lane}": RegionLayout({"count": (lane,)}, holds=HOLDS) for lane in range(2)}
 
     result = redistribute(restore(baseline(a=counting(LOW, HIGH))), layout, max_parallelism=128)
 
@@ -149,14 +154,14 @@ def test_lane_that_owns_none_of_a_files_groups_does_not_get_it() -> None:
 def test_keyed_files_of_several_regions_come_together_in_one() -> None:
     before = baseline(a=counting(LOW), b=counting(HIGH))
 
-    result = redistribute(restore(before), {"all": RegionLayout({"count": (0, 1)})}, max_parallelism=128)
+    result = redistribute(restore(before), {"all": RegionLayout({"count": (0, 1)}, holds=HOLDS)}, max_parallelism=128)
 
     assert isinstance(result, dict)
     assert result["all"].operators["count"].keyed == (LOW, HIGH)
 
 
 def test_other_number_of_key_groups_is_refused_where_there_is_keyed_state() -> None:
-    layout = {"a": RegionLayout({"count": (0,), "source": (0,)})}
+    layout = {"a": RegionLayout({"count": (0,), "source": (0,)}, holds=HOLDS)}
 
     result = redistribute(restore(baseline(a=counting(LOW))), layout, max_parallelism=256)
 
@@ -184,7 +189,8 @@ def test_unclaimed_state_is_named_as_its_operator_was_and_beside_it_what_the_pro
         "c0de": OperatorSnapshot(keyed=(LOW,), name="count"),
         "count-2": OperatorSnapshot(keyed=(HIGH,), name="count-2"),
     }
-    layout = {"a": RegionLayout({"77aa": (0,), "sink": (0,)}, names={"77aa": "new topic", "sink": "sink"})}
+    names, able = {"77aa": "new topic", "sink": "sink"}, {"77aa": Holds.SPLITS, "sink": Holds.NOTHING}
+    layout = {"a": RegionLayout({"77aa": (0,), "sink": (0,)}, names=names, holds=able)}
 
     refused = redistribute(restore(baseline(a=RegionSnapshot(gone))), layout, max_parallelism=128)
 
@@ -197,12 +203,62 @@ def test_unclaimed_state_is_named_as_its_operator_was_and_beside_it_what_the_pro
 
 def test_state_is_handed_on_under_todays_name_of_its_operator() -> None:
     before = baseline(a=RegionSnapshot({"c0de": OperatorSnapshot(keyed=(LOW,), name="count")}))
-    layout = {"a": RegionLayout({"c0de": (0,)}, names={"c0de": "count per user"})}
+    layout = {"a": RegionLayout({"c0de": (0,)}, names={"c0de": "count per user"}, holds={"c0de": Holds.KEYED_STATE})}
 
     result = redistribute(restore(before), layout, max_parallelism=128)
 
     assert isinstance(result, dict)
     assert result["a"].operators["c0de"] == OperatorSnapshot(keyed=(LOW,), name="count per user")
+
+
+@pytest.mark.parametrize(
+    ("able", "now"),
+    [
+        (Holds.NOTHING, "which keeps no state"),
+        (Holds.SPLITS, "a source"),
+        (Holds.KEYED_STATE, "a keyed operator"),
+    ],
+)
+@pytest.mark.parametrize("uid", ["news", "count"])
+def test_operator_that_cannot_hold_what_its_uid_held_does_not_claim_it(uid: str, able: Holds, now: str) -> None:
+    held = {"news": OperatorSnapshot({"s0": {"offset": 5}}, name="Kafka"), "count": OperatorSnapshot(keyed=(LOW,))}
+    was = {"news": "source `Kafka` ('news'; {})", "count": "keyed operator 'count' ({})"}
+    layout = {"a": RegionLayout({uid: (0,)}, names={uid: "other"}, holds={uid: able})}
+    before = restore(baseline(a=RegionSnapshot({uid: held[uid]})))
+
+    result = redistribute(before, layout, max_parallelism=128)
+    ignored = redistribute(before, layout, max_parallelism=128, ignore_unclaimed=True)
+
+    assert isinstance(ignored, dict)
+    if able is {"news": Holds.SPLITS, "count": Holds.KEYED_STATE}[uid]:
+        assert result == ignored
+        assert not ignored["a"].operators[uid].is_empty
+    else:
+        assert isinstance(result, Refuse)
+        assert f"state of {was[uid].format(f'now the uid of `other`, {now}')}, which no operator" in result.reason
+        assert ignored["a"].operators == {}
+
+
+def test_uids_that_two_operators_exchanged_are_refused_both() -> None:
+    held = {"source": OperatorSnapshot({"s0": {"offset": 5}}), "count": OperatorSnapshot(keyed=(LOW,))}
+    swapped = {"source": Holds.KEYED_STATE, "count": Holds.SPLITS}
+    layout = {"a": RegionLayout({"source": (0,), "count": (0,)}, holds=swapped)}
+
+    result = redistribute(restore(baseline(a=RegionSnapshot(held))), layout, max_parallelism=128)
+
+    assert isinstance(result, Refuse)
+    assert "keyed operator 'count' (now the uid of" in result.reason
+    assert "source 'source' (now the uid of" in result.reason
+
+
+def test_state_that_nobody_can_hold_may_be_dropped_whatever_its_key_groups() -> None:
+    layout = {"a": RegionLayout({"count": (0,)}, holds={"count": Holds.NOTHING})}
+    before = restore(baseline(a=counting(LOW)))
+
+    result = redistribute(before, layout, max_parallelism=256, ignore_unclaimed=True)
+
+    assert isinstance(result, dict)
+    assert result["a"].operators == {}
 
 
 def test_operator_without_state_needs_no_claim() -> None:

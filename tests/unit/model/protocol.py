@@ -52,6 +52,7 @@ from headrace.checkpoint.folder import FolderContents, Status, flag_name, manife
 from headrace.checkpoint.manifest import Kind, Location, Manifest, OperatorSnapshot, RegionSnapshot
 from headrace.checkpoint.marker import Marker, SnapshotId
 from headrace.checkpoint.redistribution import RegionLayout, deal, redistribute
+from headrace.plan.identity import Holds
 
 WITHOUT = {
     "fence": "older producers are not shut out",
@@ -440,7 +441,7 @@ class Model:
                 incarnation = f"i{copy.attempt}"
             case Restore():
                 layout = {
-                    region: RegionLayout({"source": (lane,)}, _location(region))
+                    region: RegionLayout({"source": (lane,)}, _location(region), holds={"source": Holds.SPLITS})
                     for lane, region in enumerate(_regions(copy.lanes))
                 }
                 restored = redistribute(decision, layout, max_parallelism=128)

@@ -160,6 +160,24 @@ def test_what_an_edit_could_lose_is_worth_knowing() -> None:
     assert "worth knowing" not in named
 
 
+def test_operators_that_only_their_order_tells_apart_are_worth_knowing_with_the_ids_that_they_have() -> None:
+    plan = plan_of(
+        (ReadSource(NeverEnding(), UNORDERED), "news", ()),
+        (Reduce(max), "best", (0,)),
+        (Reduce(max), "best", (0,)),
+        (Reduce(min), "least", (0,)),
+        keyed=(1, 2, 3),
+        news=0,
+    )
+    notes = explain(plan).partition("worth knowing\n")[2].splitlines()
+    [alike] = [note for note in notes if "can only be told apart by their order" in note]
+    ids = [line.split(" id ")[1].split()[0] for line in explain(plan).splitlines() if "reduce  best" in line]
+    assert f"2 keyed operators can only be told apart by their order in the program: `best` ('{ids[0]}'), " in alike
+    assert f"`best` ('{ids[1]}')" in alike
+    assert [note for note in notes if "made of what is above it" in note and "`best`" in note] == []
+    assert [note for note in notes if "made of what is above it" in note and "`least`" in note] != []
+
+
 def test_no_secret_of_a_source_or_sink_is_shown() -> None:
     plan = plan_of((ReadSource(NeverEnding(), UNORDERED), "news", ()), (WriteSink(Guaranteed()), "sink", (0,)))
     assert "opensesame" in repr(plan)

@@ -13,8 +13,9 @@ from headrace.common import WatermarkStrategy
 from headrace.connector import DeliveryGuarantee, Sink
 from headrace.connector.builtin import CollectionSource, PrintSink
 from headrace.errors import ConfigError
+from headrace.functions import MapFunction
 from headrace.plan.graph import Map, Plan, PlanBuilder, Process, ReadSource, Reduce, Union, WriteSink
-from headrace.plan.identity import is_exactly_once, keeps_state, operator_ids, regions
+from headrace.plan.identity import is_exactly_once, keeps_state, operator_ids, regions, told_apart_by_order
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class ExactlyOnce(Sink):
 
     def create_writer(self, *_: Any) -> Any:
         raise AssertionError("only looked at")
+
+
+class Stateful(MapFunction):
+    def map(self, value: Any) -> Any:
+        return value
 
 
 class Builder(PlanBuilder):
@@ -37,6 +43,9 @@ class Builder(PlanBuilder):
 
     def reduce(self, above: int, name: str = "Reduce") -> int:
         return self.add(Reduce(max), name, (above,), key_selector=str).id
+
+    def keyed_map(self, above: int) -> int:
+        return self.add(Map(Stateful()), "Map", (above,), key_selector=str).id
 
     def process(self, above: int) -> int:
         return self.add(Process(object()), "Process", (above,), key_selector=str).id
@@ -88,12 +97,127 @@ def test_a_source_is_found_by_its_name_and_other_operators_are_not() -> None:
     assert set(operator_ids(one.plan()).values()).isdisjoint(operator_ids(renamed.plan()).values())
 
 
-def test_equal_operators_are_told_apart_by_their_order() -> None:
+def test_ids_of_operators_that_have_no_like_never_change() -> None:
+    # These are in the checkpoints of running jobs: a change here has their state refused.
+    builder = Builder()
+    news, prices = builder.source("news"), builder.source("prices")
+    both = builder.union(news, prices)
+    builder.map(news)
+    builder.map(news)
+    per_user = builder.reduce(both, "per user")
+    process = builder.process(per_user)
+    keyed_map = builder.keyed_map(prices)
+    builder.sink(process, ExactlyOnce())
+    builder.sink(process, ExactlyOnce(), "other")
+    builder.sink(keyed_map)
+    plan = builder.plan()
+    assert [operator_ids(plan)[node.id] for node in plan] == [
+        "e88ae3834d70",
+        "c5d68f4cc1c2",
+        "6eba676eb848",
+        "b4d6670e6879",
+        "b4d6670e6879-2",
+        "2b098febcb3a",
+        "8428755e91cb",
+        "882607b754a9",
+        "4920549f81b3",
+        "4920549f81b3-2",
+        "7b1ed206f998",
+    ]
+    assert [region.id for region in regions(plan)] == ["3f2b3035-0"]
+
+
+def test_like_siblings_are_told_apart_by_their_names_whatever_their_order() -> None:
+    one, other = Builder(), Builder()
+    source = one.source()
+    per_user, per_topic = one.reduce(source, "per user"), one.reduce(source, "per topic")
+    source = other.source()
+    other.reduce(other.reduce(source, "per topic"), "below")
+    moved = other.reduce(source, "per user")
+    ids, swapped = operator_ids(one.plan()), operator_ids(other.plan())
+    assert ids[per_user] == swapped[moved]
+    assert ids[per_topic] == swapped[1]
+    assert told_apart_by_order(one.plan()) == told_apart_by_order(other.plan()) == []
+
+
+def test_like_siblings_of_one_name_are_told_apart_by_their_order_and_number() -> None:
     builder = Builder()
     source = builder.source()
-    first, second = builder.reduce(source), builder.reduce(source)
+    nodes = [builder.reduce(source) for _ in range(3)]
     ids = operator_ids(builder.plan())
-    assert ids[second] == f"{ids[first]}-2"
+    stem = ids[nodes[0]].partition("-")[0]
+    assert [ids[n] for n in nodes] == [f"{stem}-1of3", f"{stem}-2of3", f"{stem}-3of3"]
+    assert told_apart_by_order(builder.plan()) == [tuple(builder.node(n) for n in nodes)]
+    builder.change(nodes[1], uid="its own")
+    assert [operator_ids(builder.plan())[n] for n in nodes] == [f"{stem}-1of3", "its own", f"{stem}-3of3"]
+    assert told_apart_by_order(builder.plan()) == [(builder.node(nodes[0]), builder.node(nodes[2]))]
+    builder.change(nodes[0], uid="of its own too")
+    assert told_apart_by_order(builder.plan()) == []
+
+
+def test_sources_of_one_name_are_told_apart_by_their_order_and_number() -> None:
+    builder = Builder()
+    nodes = [builder.source("Kafka Source") for _ in range(2)]
+    builder.source("another")
+    ids = operator_ids(builder.plan())
+    assert [ids[n].partition("-")[2] for n in nodes] == ["1of2", "2of2"]
+    assert told_apart_by_order(builder.plan()) == [tuple(builder.node(n) for n in nodes)]
+
+
+def test_order_among_operators_without_state_matters_to_nobody() -> None:
+    builder = Builder()
+    source = builder.source()
+    builder.map(source)
+    builder.sink(builder.map(source), ExactlyOnce())
+    builder.sink(source, ExactlyOnce())
+    assert told_apart_by_order(builder.plan()) == []
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_map_without_state_takes_no_id_of_one_that_keeps_some(is_first: bool) -> None:
+    alone, beside = Builder(), Builder()
+    by_itself = alone.keyed_map(alone.source())
+    expected = operator_ids(alone.plan())[by_itself]
+    source = beside.source()
+    if is_first:
+        beside.map(source)
+    stateful = beside.keyed_map(source)
+    beside.map(source)
+    ids = operator_ids(beside.plan())
+    assert ids[stateful] == expected
+    assert len(set(ids.values())) == len(ids)
+
+
+names = st.sampled_from(["Reduce", "per user", "per topic"])
+
+
+uids = st.sets(st.integers(0, 3))
+
+
+@given(st.booleans(), st.lists(names, min_size=1, max_size=4), st.integers(0, 4), names, uids, uids)
+def test_an_operator_more_or_less_never_hands_state_to_another(
+    of_sources: bool, before: list[str], at: int, added: str, with_uid: set[int], with_uid_too: set[int]
+) -> None:
+    def ids(names: list[tuple[int, str]], with_uid: set[int]) -> dict[int, str]:
+        """Ids by the number that an operator keeps in both programs."""
+        builder = Builder()
+        source = None if of_sources else builder.source()
+        nodes = {}
+        for number, name in names:
+            nodes[number] = builder.source(name) if source is None else builder.reduce(source, name)
+            if number in with_uid:
+                builder.change(nodes[number], uid=f"uid {number}")
+        found = operator_ids(builder.plan())
+        return {number: found[n] for number, n in nodes.items()}
+
+    few = list(enumerate(before))
+    many = [*few[:at], (9, added), *few[at:]]
+    for one, other in [
+        (ids(few, with_uid), ids(many, with_uid | with_uid_too)),
+        (ids(many, with_uid), ids(few, with_uid | with_uid_too)),
+    ]:
+        claimed = {operator_id: number for number, operator_id in other.items()}
+        assert all(claimed.get(operator_id, number) == number for number, operator_id in one.items())
 
 
 def test_a_uid_is_the_id_and_changes_none_below() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from headrace.common import Configuration, WatermarkStrategy
 from headrace.connector import Boundedness, DeliveryGuarantee, Sink, Source
 from headrace.connector.builtin import CollectionSource, PrintSink
 from headrace.errors import ConfigError
-from headrace.plan.graph import Map, Node, Plan, ReadSource, WriteSink
+from headrace.plan.graph import Map, Node, Plan, ReadSource, Reduce, WriteSink
 from headrace.runtime.restart import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
 from headrace.runtime.settings import Settings, check_plan, read_settings
 
@@ -217,3 +218,20 @@ def test_exactly_once_on_an_endless_source_needs_checkpoints() -> None:
 def test_exactly_once_without_a_folder_is_worth_a_warning() -> None:
     [warning] = check(plan(CollectionSource(()), ExactlyOnce()), {})
     assert warning.startswith("`counts` delivers exactly once within this run only: `execution.checkpointing.dir`")
+
+
+def test_operators_that_only_their_order_tells_apart_are_worth_a_warning_where_checkpoints_outlive_the_run() -> None:
+    sources = [Node(n, ReadSource(Endless(), WatermarkStrategy.no_watermarks()), "Kafka Source") for n in range(2)]
+    reductions = [Node(n, Reduce(max), "Reduce", (0,), key_selector=str) for n in (2, 3)]
+    given = Plan("job", (*sources, *reductions))
+    assert check(given, {"execution.checkpointing.interval": "1 s"}) == []
+    for option in ("execution.checkpointing.dir", "execution.checkpointing.savepoint-dir"):
+        of_sources, of_reductions = check(given, {option: "/state"})
+        assert re.search(
+            r"^2 sources can only be told apart by their order in the program: `Kafka Source` \('\w+-1of2'\), "
+            r"`Kafka Source` \('\w+-2of2'\)\. If .* exchanged, each reads on at another's positions.*`\.uid\(",
+            of_sources,
+        )
+        assert re.search(r"^2 keyed operators .*: `Reduce` .* each goes on with another's state", of_reductions)
+    named = tuple(replace(node, uid=f"its own {node.id}") for node in given)
+    assert check(replace(given, nodes=named), {"execution.checkpointing.dir": "/state"}) == []

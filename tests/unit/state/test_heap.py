@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.errors import StateError, UserCodeError
+from headrace.errors import ConfigError, NotSupportedError, StateError
 from headrace.state.heap import HeapState
 from headrace.state.key_groups import key_group
 
@@ -99,11 +99,10 @@ def test_value_that_cannot_be_pickled_is_named() -> None:
     state.table("bad")[("a", 1)] = lambda: 0
 
     with pytest.raises(
-        UserCodeError, match="state 'bad' of operator 'count' holds a function under a key of type tuple"
+        ConfigError, match="state 'bad' of operator 'count' holds a function under a key of type tuple"
     ) as caught:
         state.snapshot(128)
 
-    assert caught.value.operator == "count"
     assert caught.value.__cause__ is not None
 
 
@@ -127,11 +126,26 @@ def test_failure_that_does_not_come_back_is_raised_as_it_was() -> None:
         state.snapshot(128)
 
 
-def test_key_that_has_no_group_is_refused() -> None:
+class Crowded:
+    """Memory runs out while it is pickled."""
+
+    def __reduce__(self) -> str:
+        raise MemoryError
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_state() -> None:
+    state = HeapState("count")
+    state.table("t")["a"] = Crowded()
+
+    with pytest.raises(MemoryError):
+        state.snapshot(128)
+
+
+def test_key_that_has_no_group_is_refused_by_operator_and_state() -> None:
     state = HeapState("count")
     state.table("t")[object()] = 1
 
-    with pytest.raises(UserCodeError, match="cannot be a key"):
+    with pytest.raises(NotSupportedError, match=r"state 't' of operator 'count': a builtins\.object cannot be a key"):
         state.snapshot(128)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import ipaddress
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -16,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.common.types import Row
-from headrace.errors import UserCodeError
-from headrace.state.key_groups import key_group
+from headrace.errors import NotSupportedError
+from headrace.state.key_groups import check_key, key_group
 
 
 class Colour(Enum):
@@ -177,6 +179,7 @@ keys = st.recursive(
 @given(keys, st.integers(1, 1 << 15))
 def test_every_supported_key_has_a_group_in_range(key: object, max_parallelism: int) -> None:
     assert 0 <= key_group(key, max_parallelism) < max_parallelism
+    check_key(key)
 
 
 small = st.sampled_from([0, 1, True, 1.0, Decimal(1), Fraction(1), Level.ONE, "a", Name.A, b"a", None])
@@ -202,12 +205,26 @@ def test_keys_spread_over_all_groups() -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [object(), Folded("A"), [1], {"a": 1}, {1}, (1, object()), frozenset([object]), Point(object()), Exception()],
+    [
+        object(),
+        Path("a"),
+        ipaddress.ip_address("::1"),
+        Folded("A"),
+        [1],
+        {"a": 1},
+        {1},
+        (1, object()),
+        frozenset([object]),
+        Point(object()),
+        Exception(),
+    ],
     ids=lambda key: type(key).__name__,
 )
 def test_key_whose_equality_is_not_known_is_refused_by_type(key: object) -> None:
-    with pytest.raises(UserCodeError, match=r"a \w+\.[\w.]+ cannot be a key.*have the key selector return"):
+    with pytest.raises(NotSupportedError, match=r"a \w+\.[\w.]+ cannot be a key.*have the key selector return"):
         key_group(key)
+    with pytest.raises(NotSupportedError, match="cannot be a key"):
+        check_key(key)
 
 
 @dataclass
@@ -216,11 +233,13 @@ class Mutable:
 
 
 def test_mutable_dataclass_is_refused() -> None:
-    with pytest.raises(UserCodeError, match="Mutable cannot be a key"):
+    with pytest.raises(NotSupportedError, match="Mutable cannot be a key"):
         key_group(Mutable(1))
 
 
 @pytest.mark.parametrize("key", [float("nan"), Decimal("nan"), (1, float("nan"))])
 def test_nan_is_refused(key: object) -> None:
-    with pytest.raises(UserCodeError, match="nan cannot be a key"):
+    with pytest.raises(NotSupportedError, match="nan cannot be a key"):
         key_group(key)
+    with pytest.raises(NotSupportedError, match="nan cannot be a key"):
+        check_key(key)
