@@ -24,6 +24,7 @@ import logging
 import os
 import random
 import secrets
+import shutil
 import signal
 import sys
 import tempfile
@@ -69,6 +70,8 @@ log = logging.getLogger("headrace")
 
 PROGRESS_S = 1.0
 """How often a job says where it is."""
+
+_TEMPORARY = "headrace-job-"
 
 STEP_WAIT_S = 0.05
 """How long a step may wait for a record: what a signal or a barrier waits for at most when nothing comes."""
@@ -237,7 +240,8 @@ class Job(JobClient):
             with contextlib.ExitStack() as stack:
                 root = self._settings.checkpoint_dir
                 if root is None:
-                    root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-")))
+                    root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_TEMPORARY)))
+                    _sweep(root)
                 folder = CheckpointFolder(root, self._plan.job_name)
                 folder.lock()
                 stack.callback(folder.release)
@@ -459,6 +463,23 @@ class Job(JobClient):
             time.sleep(min(left, STEP_WAIT_S))
         if self._cancel_requested or self._stop_requested:
             raise JobCancelled(f"job {self._plan.job_name!r} was stopped while it waited to start again")
+
+
+def _sweep(own: Path) -> None:
+    """Remove the temporary folders of runs that were killed: theirs, of this user, that nobody holds any more."""
+    for folder in own.parent.glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(OSError, StateError, ExternalError):
+            if folder == own or folder.stat().st_uid != os.getuid():
+                continue
+            # An empty one belongs to a run that is just taking it.
+            locks = [lock for lock in folder.glob("*/lock") if lock.stat().st_size]
+            held = [CheckpointFolder(folder, lock.parent.name) for lock in locks]
+            for each in held:
+                each.lock()
+            if held:
+                shutil.rmtree(folder, ignore_errors=True)
+            for each in held:
+                each.release()
 
 
 @contextlib.contextmanager
