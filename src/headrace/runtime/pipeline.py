@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from headrace.connector import Batch, SinkWriter, SourceReader
 from headrace.errors import ConfigError, DataError, NotSupportedError, UserCodeError
 from headrace.plan.graph import Node, Plan, ReadSource, WriteSink
-from headrace.runtime.loop import Loop
+from headrace.runtime.loop import DESERIALIZER, Loop
 from headrace.runtime.watermarks import NO_TIMESTAMP, Progress, WatermarkGenerator, combine
 
 STEP_S = 0.05
@@ -194,7 +194,8 @@ class Pipeline:
         """Raise an error that names operator and record, with the user's own traceback below it."""
         if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
             error = error.__cause__  # raised inside a loop that is a generator
-        traceback, node = self._locate(error.__traceback__)
+        traceback, node_id = self._locate(error.__traceback__)
+        node = self.node if node_id == DESERIALIZER else self._plan.node(node_id)
         record = batch.origin.describe(index)
         error.__traceback__ = traceback
         if isinstance(error, ConfigError):
@@ -202,7 +203,7 @@ class Pipeline:
             kind = NotSupportedError if isinstance(error, NotSupportedError) else ConfigError
             raise kind(f"`{node.name}` failed on the record at {record}: {error}") from error
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        if node is self.node and self._strategy.timestamp_assigner is None:
+        if node_id == DESERIALIZER:
             message = f"`{node.name}` cannot deserialize the record at {record}: {reason}"
             raise DataError(message, record=record) from error
         if isinstance(node.operator, WriteSink):
@@ -211,12 +212,14 @@ class Pipeline:
         message = f"`{node.name}` failed with {reason} on the record at {record}"
         raise UserCodeError(message, operator=node.name, record=record) from error
 
-    def _locate(self, traceback: TracebackType | None) -> tuple[TracebackType | None, Node]:
-        """The user's part of a traceback, and the node whose call raised, found by the line of the generated loop."""
+    def _locate(self, traceback: TracebackType | None) -> tuple[TracebackType | None, int]:
+        """The user's part of a traceback, and the node whose call raised, found by the line of the generated loop.
+
+        A line without a node is the loop's own, where the records come from: as good as the deserializer's.
+        """
         frame, code = traceback, self._loop.run.__code__
         while frame is not None:
             if frame.tb_frame.f_code is code:
-                node_id = self._loop.node_at_line.get(frame.tb_lineno, self.node.id)
-                return frame.tb_next, self._plan.node(node_id)
+                return frame.tb_next, self._loop.node_at_line.get(frame.tb_lineno, DESERIALIZER)
             frame = frame.tb_next
-        return traceback, self.node
+        return traceback, DESERIALIZER
