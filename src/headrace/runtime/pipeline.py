@@ -104,10 +104,14 @@ class Pipeline:
                 return True
 
     def progress(self, now_ms: float) -> Progress:
-        """How far this source has come in event time, over all splits that are not at their end."""
+        """How far this source has come in event time, over all splits that are not at their end.
+
+        A reader is finished with a split once its last records are handed out; while they wait here, it is not over.
+        """
+        waiting = {batch.origin.split_id for batch in self._pending}
         splits = []
         for split_id, generator in self._generators.items():
-            if not self.reader.is_finished(split_id):
+            if split_id in waiting or not self.reader.is_finished(split_id):
                 came = split_id in self._active
                 caught_up = not came and not self._pending and self.reader.is_caught_up(split_id)
                 splits.append(generator.progress(now_ms, records_came=came, is_caught_up=caught_up))

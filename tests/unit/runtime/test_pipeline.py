@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from tests.unit.runtime.endless import Ledger, LedgerSink, NumberReader, Numbers
+from tests.unit.runtime.endless import Ledger, LedgerSink, NumberOrigin, NumberReader, Numbers, NumberSplit
 
 from headrace.common import Configuration, WatermarkStrategy
+from headrace.connector import Batch, WriterContext
 from headrace.connector.builtin import PrintSink
 from headrace.errors import DataError, UserCodeError
 from headrace.plan.graph import AssignTimestamps, Filter, Plan, PlanBuilder, ReadSource, WriteSink
 from headrace.runtime.job import run_job
+from headrace.runtime.loop import Calls, compile_loop
+from headrace.runtime.pipeline import Pipeline
 
 TIMED = WatermarkStrategy.for_monotonous_timestamps()
 UNTIMED = WatermarkStrategy.no_watermarks()
@@ -107,3 +111,35 @@ def test_what_an_assigner_raises_is_its_own_fault_also_when_the_source_has_a_des
         run_job(job_of(Words(limit=9), strategy=strategy), Configuration())
     assert raised.value.__cause__ is not None
     assert [frame.name for frame in traceback.extract_tb(raised.value.__cause__.__traceback__)][-1] == "noon"
+
+
+# --- event time ------------------------------------------------------------------------------------------------------
+
+
+class AtOnce(NumberReader):
+    """Hands out three records of each split in one poll: `late` has come to its end with them, `early` has not."""
+
+    def poll(self, max_records: int, timeout_s: float) -> Sequence[Batch]:
+        times = {"early": [7, 8, 9], "late": [1, 2, 3]}
+        return [Batch([0, 0, 0], times[name], NumberOrigin(self, name, 0)) for name in times]
+
+    def is_finished(self, split_id: str) -> bool:
+        return split_id == "late"
+
+
+def test_a_split_holds_the_watermark_back_until_what_it_gave_last_is_processed() -> None:
+    plan = job_of(Numbers(limit=3), strategy=TIMED)
+    reader = AtOnce(Numbers(limit=3))
+    writers = {1: PrintSink().create_writer(WriterContext("job", "sink", 0, 1), None)}
+    # Every look at the clock finds the step's time over.
+    clock = itertools.count(1.0)
+    loop = compile_loop(plan, 0, {0: Calls(), 1: Calls()})
+    pipeline = Pipeline(plan, plan.node(0), reader, loop, writers, lambda: next(clock))
+    pipeline.add_splits([NumberSplit("early"), NumberSplit("late")])
+
+    reached = []
+    while reader.done["late"] < 3:
+        pipeline.step(0)
+        reached.append((reader.done["early"], reader.done["late"], pipeline.progress(0).watermark))
+    # A watermark is one below the last timestamp of the split that is furthest behind, until that one is over.
+    assert reached == [(3, 0, None), (3, 1, 0), (3, 2, 1), (3, 3, 8)]
