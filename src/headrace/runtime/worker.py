@@ -301,7 +301,8 @@ class Worker:
                     reached = self._pipelines[node.id].progress(now_ms)
                     if self._pipelines[node.id].is_finished:
                         reached = Progress(MAX_WATERMARK)
-                case AssignTimestamps(strategy) if strategy.out_of_orderness_ms is not None:
+                case AssignTimestamps():
+                    # Watermarks from above end here, all but the last, also where the strategy makes none.
                     generator = self._generators[node.id]
                     came = generator.max_timestamp != generator.last_seen
                     generator.last_seen = generator.max_timestamp
