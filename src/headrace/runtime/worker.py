@@ -19,7 +19,7 @@ from typing import Any, Protocol, assert_never
 from headrace.checkpoint.manifest import FileRef, KeyedFile, OperatorSnapshot, RegionSnapshot
 from headrace.checkpoint.marker import SnapshotId
 from headrace.checkpoint.storage import SnapshotFiles
-from headrace.connector import SinkWriter, SourceContext, Transaction, TransactionContext, WriterContext
+from headrace.connector import SinkWriter, SourceContext, SourceReader, Transaction, TransactionContext, WriterContext
 from headrace.crash_points import crash_point
 from headrace.errors import ExternalError, StateError
 from headrace.plan.graph import AssignTimestamps, Node, Plan, ReadSource, Union, WriteSink
@@ -93,6 +93,7 @@ class Worker:
         self._transactions: dict[str, Transaction] = {}
         self._operators: dict[int, OpenOperator] = {}
         self._pipelines: dict[int, Pipeline] = {}
+        self._readers: dict[int, SourceReader] = {}
         self._writers: dict[int, SinkWriter] = {}
         self._generators: dict[int, WatermarkGenerator] = {}
         self._progress: dict[int, Progress] = {}
@@ -229,7 +230,6 @@ class Worker:
 
     def _deploy(self, operators: Any) -> None:
         plan, calls = self._plan, dict[int, Calls]()
-        readers: dict[int, Any] = {}
         for region in self._regions:
             for n in region.nodes:
                 node = plan.node(n)
@@ -239,13 +239,13 @@ class Worker:
                     self._writers[n] = writer = node.operator.sink.create_writer(context, transaction)
                     calls[n] = Calls(call=writer.serialize)
                 elif isinstance(node.operator, ReadSource):
-                    readers[n] = reader = node.operator.source.create_reader(self._source_context(node))
+                    self._readers[n] = reader = node.operator.source.create_reader(self._source_context(node))
                     assigner = node.operator.watermark_strategy.timestamp_assigner
                     extract = None if assigner is None else assigner.extract_timestamp
                     calls[n] = Calls(call=reader.deserialize, extract=extract, generator=extract)
                 else:
                     calls[n] = self._open(node, operators.get(self._ids[n]))
-        for n, reader in readers.items():
+        for n, reader in self._readers.items():
             loop = compile_loop(plan, n, calls)
             self._pipelines[n] = pipeline = Pipeline(plan, plan.node(n), reader, loop, self._writers, self._clock)
             if (snapshot := operators.get(self._ids[n])) is not None:
@@ -377,7 +377,7 @@ class Worker:
     def _close(self) -> None:
         self._is_running = False
         gc.set_threshold(*self._gc_threshold)
-        parts: list[Any] = [*self._operators.values(), *(p.reader for p in self._pipelines.values())]
+        parts: list[Any] = [*self._operators.values(), *self._readers.values()]
         parts += [*self._writers.values(), *self._transactions.values()]
         first: Exception | None = None
         for part in parts:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.unit.runtime.endless import Numbers
+from tests.unit.runtime.endless import NumberReader, Numbers
 
 from headrace.common import Configuration, WatermarkStrategy
+from headrace.connector import SourceContext
 from headrace.connector.builtin import PrintSink
-from headrace.datastream.functions import ProcessFunction
-from headrace.plan.graph import AssignTimestamps, Plan, PlanBuilder, Process, ReadSource, WriteSink
+from headrace.datastream.functions import MapFunction, ProcessFunction, RuntimeContext
+from headrace.plan.graph import AssignTimestamps, Map, Plan, PlanBuilder, Process, ReadSource, WriteSink
 from headrace.plan.identity import operator_ids
-from headrace.runtime.messages import AddSplits, Close, Deploy, InputEnded, Run
+from headrace.runtime.messages import AddSplits, Close, Deploy, Failed, InputEnded, Run
 from headrace.runtime.settings import read_settings
 from headrace.runtime.watermarks import NO_TIMESTAMP
 from headrace.runtime.worker import Worker
@@ -66,3 +68,31 @@ def test_behind_a_strategy_without_watermarks_there_is_none_until_the_end(capsys
 def test_behind_a_strategy_with_watermarks_there_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     found = watermarks_behind(TIMED.with_timestamp_assigner(lambda value, _: value * 10), capsys)
     assert found[-2:] == [38 * 10 - 1, 2**63 - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Closing(Numbers):
+    """Numbers whose readers say when they are closed."""
+
+    closed: list[str] = field(default_factory=list, compare=False)
+
+    def create_reader(self, context: SourceContext) -> NumberReader:
+        reader = NumberReader(self)
+        reader.close = lambda: self.closed.append(context.operator_name)  # type: ignore[method-assign]
+        return reader
+
+
+def test_a_reader_is_closed_also_when_what_is_opened_behind_it_fails() -> None:
+    class Broken(MapFunction):
+        def open(self, runtime_context: RuntimeContext) -> None:
+            raise OSError("no such model")
+
+        def map(self, value: Any) -> Any:
+            return value
+
+    source = Closing()
+    worker = worker_of(job_of(source, Map(Broken())))
+    worker.handle(Deploy({}))
+    assert isinstance(worker.outbox[-1], Failed)
+    worker.handle(Close())
+    assert source.closed == ["numbers"]
