@@ -83,15 +83,14 @@ class Loop:
     """A compiled loop.
 
     `run(records, timestamps, generator, outputs)`: `outputs` maps each of `sinks` to a pair of lists, elements and
-    timestamps; for the sinks in `aligned` the timestamps are the batch's own, and only an `is_timed` loop looks at
-    timestamps at all. With `is_generator` the call gives an iterator that wants the outputs written at each step. A
-    loop that `passes_through` need not be run: its outputs are its records. `source` is the loop's text.
+    timestamps; for the sinks in `aligned` the timestamps are the batch's own. With `is_generator` the call gives an
+    iterator that wants the outputs written at each step. A loop that `passes_through` need not be run: its outputs are
+    its records. `source` is the loop's text.
     """
 
     run: Callable[..., Any]
     sinks: tuple[int, ...]
     aligned: frozenset[int]
-    is_timed: bool
     is_generator: bool
     passes_through: bool
     source: str
@@ -139,7 +138,6 @@ def compile_loop(plan: Plan, source_id: int, calls: dict[int, Calls]) -> Loop:
         run=namespace["run"],
         sinks=sinks,
         aligned=aligned,
-        is_timed=is_timed,
         is_generator=writer.yields,
         passes_through=not writer.bindings and aligned == set(sinks),
         source=code,
