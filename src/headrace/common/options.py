@@ -39,6 +39,13 @@ def _parse_attempts(text: str) -> int:
     return attempts
 
 
+def _parse_share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise ValueError(text)
+    return share
+
+
 def parse_map(text: str) -> dict[str, str]:
     """A map setting, `key:value,key:value`; a part that holds one of `,:'` stands in single quotes, doubled inside.
 
@@ -255,10 +262,9 @@ EXPONENTIAL_DELAY_RESET_THRESHOLD: ConfigOption[int] = ConfigOption(
 )
 EXPONENTIAL_DELAY_JITTER: ConfigOption[float] = ConfigOption(
     "restart-strategy.exponential-delay.jitter-factor",
-    FLOAT,
+    OptionType(_parse_share, "a number from 0 to 1"),
     0.1,
-    "How far a pause may be off, as a share of it, up to 1.",
-    minimum=0,
+    "How far a pause may be off, as a share of it.",
 )
 EXPONENTIAL_DELAY_ATTEMPTS: ConfigOption[int] = ConfigOption(
     "restart-strategy.exponential-delay.attempts-before-reset-backoff",

@@ -43,7 +43,7 @@ from headrace.runtime.settings import Settings
 from headrace.runtime.worker import Worker
 
 STEP_WAIT_S: Final = 0.01
-"""How long a step may wait for a record, and so what the coordinator says, when nothing comes."""
+"""How long a step may work, or wait for a record: so long what the coordinator says waits, and with it all lanes."""
 
 _PROGRESS_S: Final = 0.5
 _COORDINATOR_GONE: Final = 70
@@ -142,7 +142,7 @@ def _serve(worker: Worker, channel: _Channel, lane: int) -> None:
         if said is not None:
             worker.handle(said)
         else:
-            worker.step(STEP_WAIT_S)
+            worker.step(STEP_WAIT_S, STEP_WAIT_S)
         now = time.monotonic()
         if worker.outbox or now >= next_progress:
             next_progress = now + _PROGRESS_S

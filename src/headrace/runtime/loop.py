@@ -8,18 +8,20 @@ outermost, so that no list of elements ever exists between two operators. For `s
 
     for v in records:
         x2 = f1(  # 1
-    d0(  # 0
+    d0(  # -1
     v))
         if f2(x2):  # 2
             a3(f3(  # 3
     x2))
 
 Every line that calls user code ends with the node's id, so the line number in a traceback names the operator, and
-`it.__length_hint__()` of the list iterator names the record, at no cost while all goes well. (`map()` would be
+`it.__length_hint__()` of the list iterator names the record, at no cost while all goes well. The deserializer's ends
+with `DESERIALIZER`, as what it is given is at fault there, and not the source's timestamp assigner. (`map()` would be
 quicker by a few percent, but takes a StopIteration of the user's for its own end.)
 
 Timestamps. A sink that stands below nothing but maps gets the batch's own list of timestamps; only below a filter, a
-flat_map, a process function or new timestamps are they carried through the loop beside the elements.
+flat_map, a process function or new timestamps are they carried through the loop beside the elements. What an assigner
+gives is made sure to be an int where it comes in, as only there is it known whose fault it is.
 
 A loop with a flat_map or process function in it is a generator that yields whenever a sink's list is long, so that
 output is written, and memory bounded, in the middle of an element that gives a million others.
@@ -30,6 +32,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any, assert_never
 
 from headrace.errors import InternalError
@@ -50,6 +53,9 @@ from headrace.state.key_groups import check_key
 
 OUTPUT_LIMIT = 5_000
 """Elements in a sink's list before a loop that may multiply is interrupted to write them."""
+
+DESERIALIZER = -1
+"""What `Loop.node_at_line` has in place of a node's id for the line of the source's deserializer."""
 
 MISSING = object()
 
@@ -78,19 +84,33 @@ class Loop:
     """A compiled loop.
 
     `run(records, timestamps, generator, outputs)`: `outputs` maps each of `sinks` to a pair of lists, elements and
-    timestamps; for the sinks in `aligned` the timestamps are the batch's own, and only an `is_timed` loop looks at
-    timestamps at all. With `is_generator` the call gives an iterator that wants the outputs written at each step. A
-    loop that `passes_through` need not be run: its outputs are its records. `source` is the loop's text.
+    timestamps; for the sinks in `aligned` the timestamps are the batch's own. With `is_generator` the call gives an
+    iterator that wants the outputs written at each step. A loop that `passes_through` need not be run: its outputs are
+    its records. `source` is the loop's text.
     """
 
     run: Callable[..., Any]
     sinks: tuple[int, ...]
     aligned: frozenset[int]
-    is_timed: bool
     is_generator: bool
     passes_through: bool
     source: str
     node_at_line: dict[int, int]
+
+
+def as_timestamp(given: Any) -> int:
+    """What a timestamp assigner gave, as an int; TypeError for what is no whole number.
+
+    >>> as_timestamp(True), as_timestamp(2**40)
+    (1, 1099511627776)
+    """
+    try:
+        return int(index(given))
+    except TypeError:
+        raise TypeError(
+            "the timestamp assigner has to return an int, milliseconds since the epoch, and returned "
+            f"{given!r:.200} ({type(given).__name__})"
+        ) from None
 
 
 def compile_loop(plan: Plan, source_id: int, calls: dict[int, Calls]) -> Loop:
@@ -114,12 +134,11 @@ def compile_loop(plan: Plan, source_id: int, calls: dict[int, Calls]) -> Loop:
     code = "\n".join(lines) + "\n"
     namespace = dict(writer.bindings)
     exec(compile(code, f"<loop of {plan.node(source_id).name}>", "exec"), namespace)
-    matches = {number: re.search(r"# (\d+)$", line) for number, line in enumerate(lines, 1)}
+    matches = {number: re.search(r"# (-?\d+)$", line) for number, line in enumerate(lines, 1)}
     return Loop(
         run=namespace["run"],
         sinks=sinks,
         aligned=aligned,
-        is_timed=is_timed,
         is_generator=writer.yields,
         passes_through=not writer.bindings and aligned == set(sinks),
         source=code,
@@ -151,7 +170,7 @@ class _Writer:
     def write_source(self, n: int) -> None:
         own, expression, time = self.calls[n], "v", "t"
         if own.call is not None:
-            expression = f"{self._bind(f'd{n}', own.call)}(  # {n}\nv)"
+            expression = f"{self._bind(f'd{n}', own.call)}(  # {DESERIALIZER}\nv)"
         if own.generator is not None:
             expression = self._named(n, expression, 2)
             time = self._assign_time(n, own, expression, "t", "w", 2)
@@ -176,6 +195,8 @@ class _Writer:
         if own.extract is not None:
             self._put(depth, f"t{n} = {self._bind(f'e{n}', own.extract)}({element}, {time})  # {n}")
             time = f"t{n}"
+            self._put(depth, f"if type({time}) is not int:")
+            self._put(depth + 1, f"{time} = {self._bind('as_timestamp', as_timestamp)}({time})  # {n}")
         self._put(depth, f"if {time} > {generator}.max_timestamp:")
         self._put(depth + 1, f"{generator}.max_timestamp = {time}")
         return time

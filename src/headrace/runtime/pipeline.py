@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from headrace.connector import Batch, SinkWriter, SourceReader
 from headrace.errors import ConfigError, DataError, NotSupportedError, UserCodeError
 from headrace.plan.graph import Node, Plan, ReadSource, WriteSink
-from headrace.runtime.loop import Loop
+from headrace.runtime.loop import DESERIALIZER, Loop
 from headrace.runtime.watermarks import NO_TIMESTAMP, Progress, WatermarkGenerator, combine
 
 STEP_S = 0.05
@@ -85,16 +85,16 @@ class Pipeline:
         """Whether every split has been read to its end and everything read has been processed."""
         return self._ends and not self._pending and all(map(self.reader.is_finished, self._generators))
 
-    def step(self, timeout_s: float) -> bool:
-        """Work for about `STEP_S`; waits at most `timeout_s` for the first record. False: nothing came."""
-        deadline, has_worked = self._clock() + STEP_S, False
+    def step(self, timeout_s: float, work_s: float = STEP_S) -> bool:
+        """Work for about `work_s`; waits at most `timeout_s` for the first record. False: nothing came."""
+        deadline, has_worked = self._clock() + work_s, False
         while True:
             if not self._pending:
                 self._pending.extend(self.reader.poll(self._size, 0 if has_worked else timeout_s))
                 if not self._pending:
                     return has_worked
                 if not has_worked:
-                    deadline = self._clock() + STEP_S
+                    deadline = self._clock() + work_s
             has_worked = True
             if not self._process(self._pending[0], deadline):
                 return True
@@ -104,10 +104,14 @@ class Pipeline:
                 return True
 
     def progress(self, now_ms: float) -> Progress:
-        """How far this source has come in event time, over all splits that are not at their end."""
+        """How far this source has come in event time, over all splits that are not at their end.
+
+        A reader is finished with a split once its last records are handed out; while they wait here, it is not over.
+        """
+        waiting = {batch.origin.split_id for batch in self._pending}
         splits = []
         for split_id, generator in self._generators.items():
-            if not self.reader.is_finished(split_id):
+            if split_id in waiting or not self.reader.is_finished(split_id):
                 came = split_id in self._active
                 caught_up = not came and not self._pending and self.reader.is_caught_up(split_id)
                 splits.append(generator.progress(now_ms, records_came=came, is_caught_up=caught_up))
@@ -194,7 +198,8 @@ class Pipeline:
         """Raise an error that names operator and record, with the user's own traceback below it."""
         if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
             error = error.__cause__  # raised inside a loop that is a generator
-        traceback, node = self._locate(error.__traceback__)
+        traceback, node_id = self._locate(error.__traceback__)
+        node = self.node if node_id == DESERIALIZER else self._plan.node(node_id)
         record = batch.origin.describe(index)
         error.__traceback__ = traceback
         if isinstance(error, ConfigError):
@@ -202,7 +207,7 @@ class Pipeline:
             kind = NotSupportedError if isinstance(error, NotSupportedError) else ConfigError
             raise kind(f"`{node.name}` failed on the record at {record}: {error}") from error
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        if node is self.node and self._strategy.timestamp_assigner is None:
+        if node_id == DESERIALIZER:
             message = f"`{node.name}` cannot deserialize the record at {record}: {reason}"
             raise DataError(message, record=record) from error
         if isinstance(node.operator, WriteSink):
@@ -211,12 +216,14 @@ class Pipeline:
         message = f"`{node.name}` failed with {reason} on the record at {record}"
         raise UserCodeError(message, operator=node.name, record=record) from error
 
-    def _locate(self, traceback: TracebackType | None) -> tuple[TracebackType | None, Node]:
-        """The user's part of a traceback, and the node whose call raised, found by the line of the generated loop."""
+    def _locate(self, traceback: TracebackType | None) -> tuple[TracebackType | None, int]:
+        """The user's part of a traceback, and the node whose call raised, found by the line of the generated loop.
+
+        A line without a node is the loop's own, where the records come from: as good as the deserializer's.
+        """
         frame, code = traceback, self._loop.run.__code__
         while frame is not None:
             if frame.tb_frame.f_code is code:
-                node_id = self._loop.node_at_line.get(frame.tb_lineno, self.node.id)
-                return frame.tb_next, self._plan.node(node_id)
+                return frame.tb_next, self._loop.node_at_line.get(frame.tb_lineno, DESERIALIZER)
             frame = frame.tb_next
-        return traceback, self.node
+        return traceback, DESERIALIZER

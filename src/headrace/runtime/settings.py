@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,11 +100,16 @@ def check_plan(plan: Plan, settings: Settings) -> list[str]:
 def _path(text: str | None, key: str) -> Path | None:
     if text is None:
         return None
-    if text.startswith("file://"):
-        text = text.removeprefix("file://")
-    elif "://" in text:
+    path = text
+    if text.startswith("file:"):
+        # `file:/path`, or `file:///path`: what stands behind two slashes, up to the third, is a host.
+        path = text.removeprefix("file:").removeprefix("//")
+        is_local = path.startswith("/")
+    else:
+        is_local = re.match("[A-Za-z][A-Za-z0-9+.-]+:/", text) is None
+    if not is_local:
         raise ConfigError(f"`{key}` is {text!r}; only local folders are supported, as a path or as file:///path")
-    return Path(text).expanduser()
+    return Path(path).expanduser()
 
 
 def _restart_strategy(configuration: Configuration, *, has_checkpoints: bool) -> RestartStrategy:

@@ -21,7 +21,7 @@ from headrace.checkpoint.manifest import FileRef, KeyedFile, OperatorSnapshot, R
 from headrace.checkpoint.marker import SnapshotId
 from headrace.checkpoint.redistribution import takes
 from headrace.checkpoint.storage import SnapshotFiles
-from headrace.connector import SinkWriter, SourceContext, Transaction, TransactionContext, WriterContext
+from headrace.connector import SinkWriter, SourceContext, SourceReader, Transaction, TransactionContext, WriterContext
 from headrace.crash_points import crash_point
 from headrace.errors import ExternalError, InternalError, StateError
 from headrace.plan.graph import (
@@ -63,7 +63,7 @@ from headrace.runtime.messages import (
     TriggerCheckpoint,
 )
 from headrace.runtime.operators import OpenOperator, Place, timestamp_extractor
-from headrace.runtime.pipeline import Pipeline
+from headrace.runtime.pipeline import STEP_S, Pipeline
 from headrace.runtime.settings import Settings
 from headrace.runtime.watermarks import MAX_WATERMARK, Progress, WatermarkGenerator, advance, combine
 
@@ -104,9 +104,11 @@ class Worker:
         self._clock = clock
         self._ids = operator_ids(plan)
         self._regions = regions(plan, lane)
+        self._nodes = [plan.node(n) for n in sorted(n for region in self._regions for n in region.nodes)]
         self._transactions: dict[str, Transaction] = {}
         self._operators: dict[int, OpenOperator] = {}
         self._pipelines: dict[int, Pipeline] = {}
+        self._readers: dict[int, SourceReader] = {}
         self._writers: dict[int, SinkWriter] = {}
         self._generators: dict[int, WatermarkGenerator] = {}
         self._progress: dict[int, Progress] = {}
@@ -146,10 +148,10 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - it travels as a message
             self.outbox.append(Failed(error))
 
-    def step(self, timeout_s: float) -> None:
-        """Read, process and write for about 50 ms, waiting at most `timeout_s` for the first record."""
+    def step(self, timeout_s: float, work_s: float = STEP_S) -> None:
+        """Read, process and write for about `work_s`, waiting at most `timeout_s` for the first record."""
         try:
-            self._step(timeout_s)
+            self._step(timeout_s, work_s)
         except Exception as error:  # noqa: BLE001 - it travels as a message
             self._is_running = False
             self.outbox.append(Failed(error))
@@ -251,7 +253,6 @@ class Worker:
 
     def _deploy(self, operators: Any) -> None:
         plan, calls = self._plan, dict[int, Calls]()
-        readers: dict[int, Any] = {}
         for region in self._regions:
             for n in region.nodes:
                 node = plan.node(n)
@@ -261,12 +262,12 @@ class Worker:
                     self._writers[n] = writer = node.operator.sink.create_writer(context, transaction)
                     calls[n] = Calls(call=writer.serialize)
                 elif isinstance(node.operator, ReadSource):
-                    readers[n] = reader = node.operator.source.create_reader(self._source_context(node))
+                    self._readers[n] = reader = node.operator.source.create_reader(self._source_context(node))
                     extract = timestamp_extractor(node.operator.watermark_strategy, node.name)
                     calls[n] = Calls(call=reader.deserialize, extract=extract, generator=extract)
                 else:
                     calls[n] = self._open(node, operators.get(self._ids[n]))
-        for n, reader in readers.items():
+        for n, reader in self._readers.items():
             loop = compile_loop(plan, n, calls)
             self._pipelines[n] = pipeline = Pipeline(plan, plan.node(n), reader, loop, self._writers, self._clock)
             if (snapshot := operators.get(self._ids[n])) is not None:
@@ -310,12 +311,13 @@ class Worker:
 
     # --- run ---------------------------------------------------------------------------------------------------------
 
-    def _step(self, timeout_s: float) -> None:
+    def _step(self, timeout_s: float, work_s: float) -> None:
         pipelines = [pipeline for pipeline in self._pipelines.values() if not pipeline.is_finished]
-        came = [pipeline.step(0) for pipeline in pipelines]
+        came = [pipeline.step(0, work_s) for pipeline in pipelines]
         if pipelines and not any(came):
             self._turn += 1
-            pipelines[self._turn % len(pipelines)].step(min(timeout_s, 0.005) if len(pipelines) > 1 else timeout_s)
+            wait_s = min(timeout_s, 0.005) if len(pipelines) > 1 else timeout_s
+            pipelines[self._turn % len(pipelines)].step(wait_s, work_s)
         for writer in self._writers.values():
             writer.poll()
         now = self._clock()
@@ -326,20 +328,21 @@ class Worker:
             self._end_input()
 
     def _advance_watermarks(self, now_ms: float) -> None:
-        for node in self._plan:
+        for node in self._nodes:
             match node.operator:
                 case ReadSource():
                     reached = self._pipelines[node.id].progress(now_ms)
                     if self._pipelines[node.id].is_finished:
                         reached = Progress(MAX_WATERMARK)
-                case AssignTimestamps(strategy) if strategy.out_of_orderness_ms is not None:
+                case AssignTimestamps():
+                    # Watermarks from above end here, all but the last, also where the strategy makes none.
                     generator = self._generators[node.id]
                     came = generator.max_timestamp != generator.last_seen
                     generator.last_seen = generator.max_timestamp
                     reached = generator.progress(now_ms, records_came=came, is_caught_up=not came)
                     if all(self._progress[i].watermark == MAX_WATERMARK for i in node.inputs):
                         reached = Progress(MAX_WATERMARK)
-                case AssignTimestamps() | Map() | FlatMap() | Filter() | Process() | Reduce() | Union() | WriteSink():
+                case Map() | FlatMap() | Filter() | Process() | Reduce() | Union() | WriteSink():
                     reached = combine(self._progress[i] for i in node.inputs)
                 case _:
                     assert_never(node.operator)
@@ -416,7 +419,7 @@ class Worker:
     def _close(self) -> None:
         self._is_running = False
         gc.set_threshold(*self._gc_threshold)
-        parts: list[Any] = [*self._operators.values(), *(p.reader for p in self._pipelines.values())]
+        parts: list[Any] = [*self._operators.values(), *self._readers.values()]
         parts += [*self._writers.values(), *self._transactions.values()]
         for part in parts:
             try:

@@ -24,7 +24,7 @@ from headrace.plan.graph import (
     Union,
     WriteSink,
 )
-from headrace.runtime.loop import Calls, Loop, compile_loop
+from headrace.runtime.loop import DESERIALIZER, Calls, Loop, compile_loop
 from headrace.runtime.watermarks import NO_TIMESTAMP, WatermarkGenerator
 
 STRATEGY = WatermarkStrategy.for_monotonous_timestamps()
@@ -163,7 +163,7 @@ def test_a_chain_of_maps_keeps_the_batchs_own_timestamps() -> None:
     plan = chain(Map(str), Map(str.encode), WriteSink(PrintSink()))
     loop = compile_loop(plan, 0, calls_of(plan))
     assert loop.aligned == {3}
-    assert not loop.is_timed
+    assert "for v in records:" in loop.source
     assert not loop.is_generator
 
 
@@ -178,6 +178,15 @@ def test_each_line_that_calls_user_code_names_its_node() -> None:
     plan = chain(Map(int), Filter(bool), FlatMap(list), WriteSink(PrintSink()))
     loop = compile_loop(plan, 0, calls_of(plan))
     assert set(loop.node_at_line.values()) == {1, 2, 3}
+
+
+def test_the_deserializers_line_is_not_the_assigners() -> None:
+    plan = chain(Map(str), WriteSink(PrintSink()))
+    calls = calls_of(plan) | {0: Calls(call=int, extract=lambda x, t: t, generator=True)}
+    loop = compile_loop(plan, 0, calls)
+    lines = {node: loop.source.splitlines()[number - 1] for number, node in loop.node_at_line.items()}
+    assert "d0(" in lines[DESERIALIZER]
+    assert "d0(" not in lines[0]
 
 
 def test_a_flat_map_that_gives_much_is_interrupted_to_write_its_output() -> None:

@@ -141,12 +141,23 @@ def test_a_folder_in_the_home_folder_is_found() -> None:
     assert found == Path.home() / "state"
 
 
+@pytest.mark.parametrize("text", ["/tmp/state", "file:/tmp/state", "file:///tmp/state"])
+def test_a_local_folder_is_named_as_flink_takes_it(text: str) -> None:
+    assert settings(execution_checkpointing_dir=text).checkpoint_dir == Path("/tmp/state")
+
+
+@pytest.mark.parametrize("text", ["state", "a:b/state", "C:/state"])
+def test_a_path_that_only_looks_like_an_address_is_a_path(text: str) -> None:
+    assert settings(execution_checkpointing_dir=text).checkpoint_dir == Path(text)
+
+
 @pytest.mark.parametrize(
     "key", ["execution.checkpointing.dir", "execution.checkpointing.savepoint-dir", "execution.state-recovery.path"]
 )
 def test_a_folder_that_is_not_local_is_refused_by_its_setting(key: str) -> None:
-    with pytest.raises(ConfigError, match=rf"`{key}` is 's3://bucket/state'; only local folders"):
-        read_settings(configuration({key: "s3://bucket/state"}))
+    for text in ("s3://bucket/state", "hdfs:/state", "file:state", "file://host/state"):
+        with pytest.raises(ConfigError, match=rf"`{key}` is '{text}'; only local folders"):
+            read_settings(configuration({key: text}))
 
 
 def test_starting_over_and_starting_from_somewhere_contradict_each_other() -> None:
