@@ -231,18 +231,19 @@ class KafkaSplitEnumerator(SplitEnumerator):
             raise error_of("restored partitions could not be checked", error.failure, self._settings.servers) from None
         checked = {}
         for split in unread:
-            topic_id = topics[split.partition.topic].topic_id
+            topic_id, log = topics[split.partition.topic].topic_id, logs[split.partition]
             was_recreated = None not in (topic_id, split.topic_id) and topic_id != split.topic_id
             moved = reset(
                 split.partition,
                 split.position,
-                logs[split.partition],
+                log,
                 self._settings.reset_strategy,
                 is_start=split.is_start,
                 was_recreated=was_recreated,
             )
             if moved is not None:
-                checked[split] = replace(split, position=moved.offset, topic_id=topic_id)
+                is_start = split.is_start and moved.offset == log.start
+                checked[split] = replace(split, position=moved.offset, topic_id=topic_id, is_start=is_start)
                 if moved.reason is not None:
                     _LOG.warning("records were lost to this job before it resumed: %s", moved.reason)
         return [checked.get(split, split) for split in restored]

@@ -267,13 +267,13 @@ class KafkaReader(SourceReader):
 
     def _reset(self, progress: _Progress, log: LogOffsets, topic_id: str | None) -> None:
         split = progress.split
-        known_id = split.topic_id
+        known_id, is_start = split.topic_id, progress.snapshot().is_start
         moved = reset(
             split.partition,
             progress.handed_out,
             log,
             self._settings.reset_strategy,
-            is_start=progress.snapshot().is_start,
+            is_start=is_start,
             was_recreated=None not in (topic_id, known_id) and topic_id != known_id,
         )
         progress.failure = None
@@ -281,7 +281,8 @@ class KafkaReader(SourceReader):
         if moved is not None:
             if moved.reason is not None:
                 _LOG.warning("records were lost to this job: %s", moved.reason)
-            progress.split = replace(split, topic_id=topic_id)
+            is_start = is_start and moved.offset == log.start
+            progress.split = replace(split, position=moved.offset, topic_id=topic_id, is_start=is_start)
             progress.position = progress.handed_out = moved.offset
         self._consumer.unassign([split.partition])
         if progress.is_finished:
