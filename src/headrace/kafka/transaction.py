@@ -25,7 +25,8 @@ from headrace.crash_points import crash_point
 from headrace.errors import ConfigError, HeadraceError, InternalError, StateError
 from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import ClientError, CommittedOffset, Failure, KafkaTopicPartition, Producer
-from headrace.kafka.failures import error_of, is_fenced, is_hopeless, is_unsettled, transaction_error_of, undelivered
+from headrace.kafka.client.reports import is_hopeless
+from headrace.kafka.failures import error_of, is_fenced, is_unsettled, transaction_error_of, undelivered
 from headrace.kafka.properties import is_secret, producer_settings, read_int
 from headrace.kafka.source import KafkaSource
 from headrace.kafka.topics import require_topics

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
+from headrace.errors import ExternalError
 from headrace.kafka.client.protocol import (
     ClientError,
+    ClientFailed,
+    EndOfPartition,
     Event,
     Failure,
     KafkaTopicPartition,
@@ -33,13 +36,13 @@ class Group:
         self.offsets: dict[KafkaTopicPartition, int] = {}
         self.refusal: Failure | None = None
         self.refuses_at_once = False
-        self._events: list[Event] = []
+        self.events: list[Event] = []
 
     def assign(self, positions: Mapping[KafkaTopicPartition, int]) -> None:
         pass
 
     def consume(self, max_records: int, timeout_s: float) -> list[Event]:
-        events, self._events = self._events, []
+        events, self.events = self.events, []
         return events
 
     def commit(self, offsets: Mapping[KafkaTopicPartition, int]) -> None:
@@ -47,7 +50,7 @@ class Group:
             raise ClientError(self.refusal)
         if self.refusal is None:
             self.offsets.update(offsets)
-        self._events.append(OffsetsCommitted(offsets, self.refusal))
+        self.events.append(OffsetsCommitted(offsets, self.refusal))
 
 
 def reader_of(group: Group, position: int) -> KafkaReader:
@@ -76,6 +79,25 @@ def test_offsets_that_the_group_refused_are_committed_with_the_next_checkpoint_a
 
     assert "the next checkpoint tries again: waiting for coordinator" in caplog.text
     assert group.offsets == {PARTITION: 5}
+
+
+@pytest.mark.parametrize("answer", [None, Records(PARTITION, [b""], [0], 1, None), EndOfPartition(PARTITION, 0)])
+def test_a_connection_that_fails_ends_reading_only_before_the_first_answer(
+    answer: Event | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    group = Group()
+    reader = reader_of(group, position=0)
+    refused = ClientFailed(Failure("_AUTHENTICATION", "who is this?"))
+    group.events = [refused, refused] if answer is None else [answer, refused, refused]
+
+    if answer is None:
+        with pytest.raises(ExternalError, match="host:1 refused the login") as raised:
+            reader.poll(500, 0)
+        assert raised.value.retriable
+    else:
+        reader.poll(500, 0)
+        assert len(caplog.messages) == 1
+        assert "going on trying" in caplog.text
 
 
 class Log:
