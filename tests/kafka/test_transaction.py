@@ -36,7 +36,7 @@ class Region:
 
     def __init__(self, sinks: Sequence[KafkaSink], name: str, sources: Sequence[Source] = (), **timing: int) -> None:
         interval = timing.get("interval_ms", 1_000)
-        context = TransactionContext(name, "region", interval, timing.get("checkpoint_timeout_ms", 10_000))
+        context = TransactionContext(name, "region", interval, 10_000)
         made = sinks[0].create_transaction(sinks, sources, context)
         assert isinstance(made, KafkaTransaction)
         self.transaction = made
@@ -199,7 +199,7 @@ def test_a_transaction_that_timed_out_is_fenced_and_was_never_visible(
 ) -> None:
     servers, topic = other_kafka.bootstrap_servers, topic_name("out")
     soon = {"transaction.timeout.ms": "1000"}
-    at_work = region(sink(topic, servers=servers, **soon), topic, interval_ms=100, checkpoint_timeout_ms=100)
+    at_work = region(sink(topic, servers=servers, **soon), topic, interval_ms=100)
     at_work.transaction.fence()
     at_work.transaction.commit("claim")
     at_work.write(b"timed out")
@@ -326,7 +326,7 @@ def test_a_limit_that_may_not_be_read_is_found_by_being_refused(
 ) -> None:
     topic = make_topic()
     at_work = region(sink(topic), topic)
-    at_work.transaction._timeout = TransactionTimeout(3_600_000, is_given, None)
+    at_work.transaction._timeout = TransactionTimeout(3_600_000, is_given)
     if is_given:
         with pytest.raises(ConfigError, match=r"refuse `transaction.timeout.ms` 3600000"):
             at_work.transaction.fence()

@@ -46,11 +46,11 @@ _CLOSE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class TransactionTimeout:
-    """What `transaction.timeout.ms` is to be; `is_given` if the program said so, `broker_max_ms` if it may be read."""
+    """What `transaction.timeout.ms` is to be; `is_given` if the program said so, `warning` for what may go wrong."""
 
     timeout_ms: int
     is_given: bool
-    broker_max_ms: int | None
+    warning: str | None = None
 
 
 def choose_timeout(
@@ -58,8 +58,8 @@ def choose_timeout(
 ) -> TransactionTimeout:
     """`transaction.timeout.ms`: the program's, else Flink's hour or what the broker allows. Raises `ConfigError`.
 
-    >>> choose_timeout(None, 900_000, 1_000, 600_000).timeout_ms
-    900000
+    >>> choose_timeout(None, 900_000, 1_000, 600_000)
+    TransactionTimeout(timeout_ms=900000, is_given=False, warning=None)
     """
     if given_ms is not None and broker_max_ms is not None and given_ms > broker_max_ms:
         raise ConfigError(
@@ -67,14 +67,23 @@ def choose_timeout(
             f"(`{_MAX_SETTING}`); lower it, or raise the brokers' limit"
         )
     timeout_ms = given_ms if given_ms is not None else min(FLINK_TIMEOUT_MS, broker_max_ms or FLINK_TIMEOUT_MS)
-    needed_ms = 0 if interval_ms is None else interval_ms + checkpoint_timeout_ms
-    if timeout_ms < needed_ms:
+    if interval_ms is None:
+        return TransactionTimeout(timeout_ms, given_ms is not None)
+    cure = f"raise it (the brokers' limit is `{_MAX_SETTING}`), or lower"
+    if timeout_ms < interval_ms:
         raise ConfigError(
-            f"`transaction.timeout.ms` is {timeout_ms}, and a transaction lasts up to {needed_ms} ms: "
-            f"`execution.checkpointing.interval` {interval_ms} ms and `execution.checkpointing.timeout` "
-            f"{checkpoint_timeout_ms} ms; raise it (the brokers' limit is `{_MAX_SETTING}`), or lower one of these"
+            f"`transaction.timeout.ms` is {timeout_ms}, below `execution.checkpointing.interval`, {interval_ms} ms: no "
+            f"transaction would live until its checkpoint; {cure} the interval"
         )
-    return TransactionTimeout(timeout_ms, given_ms is not None, broker_max_ms)
+    warning = None
+    if timeout_ms < interval_ms + checkpoint_timeout_ms:
+        warning = (
+            f"`transaction.timeout.ms` is {timeout_ms}, and a transaction may last {interval_ms} ms "
+            f"(`execution.checkpointing.interval`) and {checkpoint_timeout_ms} ms "
+            "(`execution.checkpointing.timeout`): if it does, its records are produced again after a restart; "
+            f"{cure} one of these"
+        )
+    return TransactionTimeout(timeout_ms, given_ms is not None, warning)
 
 
 def choose_delivery_timeout(given_ms: int | None, default_ms: int, transaction_timeout_ms: int) -> int:
@@ -145,6 +154,8 @@ def create_transaction(
             context.checkpoint_interval_ms,
             context.checkpoint_timeout_ms,
         )
+        if timeout.warning is not None:
+            _LOG.warning("%s", timeout.warning)
         written = {sink.record_serializer.topic for sink in sinks}
         require_topics(
             admin,
@@ -167,7 +178,7 @@ def create_transaction(
     settings["delivery.timeout.ms"] = str(
         choose_delivery_timeout(delivery_ms, int(settings["delivery.timeout.ms"]), timeout.timeout_ms)
     )
-    return KafkaTransaction(transactional_id, place, cluster_id, settings, timeout, first)
+    return KafkaTransaction(transactional_id, place, cluster_id, settings, timeout, first, context)
 
 
 def _check_one_cluster(sinks: Sequence[KafkaSink], cluster_id: str) -> None:
@@ -215,12 +226,14 @@ class KafkaTransaction(Transaction):
         settings: Mapping[str, str],
         timeout: TransactionTimeout,
         sink: KafkaSink,
+        context: TransactionContext,
     ) -> None:
         self._id = transactional_id
         self._place = place
         self._cluster_id = cluster_id
         self._settings = settings
         self._timeout = timeout
+        self._context = context
         self._servers = sink.bootstrap_servers
         self._timeout_s = sink.timeout_s
         self._create_admin = sink.create_admin
@@ -289,12 +302,18 @@ class KafkaTransaction(Transaction):
                 f"the brokers refuse `transaction.timeout.ms` {refused.timeout_ms}: their limit, `{_MAX_SETTING}`, is "
                 f"lower (by default {_BROKER_DEFAULT_MAX_MS}); lower the one or raise the other"
             )
-        self._timeout = TransactionTimeout(_BROKER_DEFAULT_MAX_MS, False, None)
         _LOG.warning(
             "the brokers refuse Flink's default of %d for `transaction.timeout.ms`; trying their own default limit, %d",
             refused.timeout_ms,
             _BROKER_DEFAULT_MAX_MS,
         )
+        context = self._context
+        self._timeout = choose_timeout(
+            None, _BROKER_DEFAULT_MAX_MS, context.checkpoint_interval_ms, context.checkpoint_timeout_ms
+        )
+        if self._timeout.warning is not None:
+            _LOG.warning("%s", self._timeout.warning)
+        choose_delivery_timeout(int(self._settings["delivery.timeout.ms"]), 0, self._timeout.timeout_ms)
 
     def read_marker(self, recorded: Mapping[str, str | int] | None = None) -> str | None:
         place = self._place

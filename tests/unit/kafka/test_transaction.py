@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from headrace.connector import TransactionContext
 from headrace.errors import ConfigError
-from headrace.kafka.transaction import choose_delivery_timeout, choose_timeout, merge_properties
+from headrace.kafka import DeliveryGuarantee, KafkaRecordSerializationSchema, KafkaSink
+from headrace.kafka.transaction import (
+    KafkaTransaction,
+    MarkerPlace,
+    TransactionTimeout,
+    choose_delivery_timeout,
+    choose_timeout,
+    merge_properties,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,12 +32,48 @@ def test_a_timeout_over_the_brokers_limit_is_refused_with_both_numbers() -> None
         choose_timeout(900_001, 900_000, 1_000, 1_000)
 
 
-def test_a_timeout_under_interval_and_checkpoint_timeout_is_refused() -> None:
+def test_a_timeout_under_the_interval_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"`transaction.timeout.ms` is 60000.*`execution.checkpointing.interval` 1000"
+        ConfigError, match=r"`transaction.timeout.ms` is 60000, below `execution.checkpointing.interval`, 60001 ms"
     ):
-        choose_timeout(60_000, 900_000, 1_000, 600_000)
-    assert choose_timeout(60_000, 900_000, None, 600_000).timeout_ms == 60_000
+        choose_timeout(60_000, 900_000, 60_001, 0)
+    with pytest.raises(ConfigError, match=r"`transaction.timeout.ms` is 900000, below"):
+        choose_timeout(None, 900_000, 1_000_000, 0)
+
+
+def test_a_timeout_that_a_slow_checkpoint_may_exceed_is_warned_of() -> None:
+    chosen = choose_timeout(300_000, 900_000, 60_000, 600_000)
+    assert chosen.timeout_ms == 300_000
+    assert chosen.warning is not None
+    assert (
+        "300000, and a transaction may last 60000 ms (`execution.checkpointing.interval`) and 600000" in chosen.warning
+    )
+    assert choose_timeout(660_000, 900_000, 60_000, 600_000).warning is None
+    assert choose_timeout(60_000, 900_000, None, 600_000) == TransactionTimeout(60_000, True)
+
+
+def transaction_with_flinks_timeout(interval_ms: int, delivery_timeout_ms: int = 120_000) -> KafkaTransaction:
+    """One that could not ask the brokers for their limit."""
+    schema = KafkaRecordSerializationSchema("t", bytes)
+    sink = KafkaSink((("bootstrap.servers", "host:1"),), schema, DeliveryGuarantee.EXACTLY_ONCE, "p")
+    context = TransactionContext("job", "region", interval_ms, 600_000)
+    settings = {"delivery.timeout.ms": str(delivery_timeout_ms)}
+    return KafkaTransaction(
+        "p-job-region", MarkerPlace("g", "t"), "c", settings, TransactionTimeout(3_600_000, False), sink, context
+    )
+
+
+def test_a_timeout_that_the_brokers_refused_is_checked_again_when_it_is_lowered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    transaction_with_flinks_timeout(1_000)._lower_timeout()
+    assert len(caplog.messages) == 1
+    transaction_with_flinks_timeout(400_000)._lower_timeout()
+    assert "900000, and a transaction may last 400000 ms" in caplog.text
+    with pytest.raises(ConfigError, match=r"`transaction.timeout.ms` is 900000, below .*, 1000000 ms"):
+        transaction_with_flinks_timeout(1_000_000)._lower_timeout()
+    with pytest.raises(ConfigError, match=r"`delivery.timeout.ms` is 1000000, above `transaction.timeout.ms` 900000"):
+        transaction_with_flinks_timeout(1_000, delivery_timeout_ms=1_000_000)._lower_timeout()
 
 
 def test_delivery_ends_before_the_transaction_does() -> None:
