@@ -246,7 +246,11 @@ class KafkaSinkBuilder:
         return self
 
     def set_transactional_id_prefix(self, transactional_id_prefix: str) -> KafkaSinkBuilder:
-        """What transactional ids begin with; needed for EXACTLY_ONCE. Job and region follow it."""
+        """What transactional ids begin with; needed for EXACTLY_ONCE. Job and region follow it.
+
+        *Differences from PyFlink*: connected sinks share a transaction, whose id begins with the first of their
+        prefixes in the alphabet. They may have the same one.
+        """
         if len(transactional_id_prefix.encode()) > _MAX_PREFIX_BYTES:
             raise ConfigError(f"the transactional id prefix has more than {_MAX_PREFIX_BYTES} bytes; shorten it")
         self._prefix = transactional_id_prefix

@@ -120,6 +120,28 @@ def merge_properties(sinks: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str
     return merged
 
 
+def shared_prefix(sinks: Sequence[tuple[str, str]]) -> str:
+    """The transactional id prefix of sinks (name, prefix) that share a producer: the first in the alphabet.
+
+    They need not have the same one: on Flink, each sink has transactions, and therefore a prefix, of its own.
+
+    >>> shared_prefix([("rss.counts", "job-b"), ("rss.late", "job-a")])
+    'job-a'
+    """
+    chosen = min(prefix for _, prefix in sinks)
+    for sink, prefix in sinks:
+        if prefix != chosen:
+            owner = next(name for name, other in sinks if other == chosen)
+            _LOG.info(
+                "sinks %r and %r share a transaction; its id begins with %r, and prefix %r is not used",
+                owner,
+                sink,
+                chosen,
+                prefix,
+            )
+    return chosen
+
+
 @dataclass(frozen=True, slots=True)
 class MarkerPlace:
     """Where a region's marker is kept."""
@@ -141,8 +163,8 @@ def create_transaction(
     """The transaction of all of a region's `sinks`; asks the cluster what it has to know."""
     first = sinks[0]
     properties = merge_properties([(sink.record_serializer.topic, dict(sink.properties)) for sink in sinks])
-    prefixes = sorted({sink.transactional_id_prefix or "" for sink in sinks})
-    transactional_id = f"{prefixes[0]}-{context.job_name}-{context.region}"
+    prefix = shared_prefix([(sink.record_serializer.topic, sink.transactional_id_prefix or "") for sink in sinks])
+    transactional_id = f"{prefix}-{context.job_name}-{context.region}"
     admin = first.create_admin()
     try:
         cluster_id = admin.cluster_id()
@@ -272,7 +294,7 @@ class KafkaTransaction(Transaction):
 
     def _start_producer(self, transactional_id: str) -> Producer:
         """A producer that has shut out all others of this id."""
-        settings = {**self._settings, "transactional.id": transactional_id, "client.id": transactional_id}
+        settings = {"client.id": transactional_id, **self._settings, "transactional.id": transactional_id}
         settings["transaction.timeout.ms"] = str(self._timeout.timeout_ms)
         try:
             producer = default_client().producer(settings)

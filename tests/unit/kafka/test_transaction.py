@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+
 import pytest
 
 from headrace.connector import TransactionContext
@@ -14,6 +17,7 @@ from headrace.kafka.transaction import (
     choose_delivery_timeout,
     choose_timeout,
     merge_properties,
+    shared_prefix,
 )
 
 
@@ -52,15 +56,52 @@ def test_a_timeout_that_a_slow_checkpoint_may_exceed_is_warned_of() -> None:
     assert choose_timeout(60_000, 900_000, None, 600_000) == TransactionTimeout(60_000, True)
 
 
-def transaction_with_flinks_timeout(interval_ms: int, delivery_timeout_ms: int = 120_000) -> KafkaTransaction:
+def transaction_with_flinks_timeout(interval_ms: int, **settings: str) -> KafkaTransaction:
     """One that could not ask the brokers for their limit."""
     schema = KafkaRecordSerializationSchema("t", bytes)
     sink = KafkaSink((("bootstrap.servers", "host:1"),), schema, DeliveryGuarantee.EXACTLY_ONCE, "p")
     context = TransactionContext("job", "region", interval_ms, 600_000)
-    settings = {"delivery.timeout.ms": str(delivery_timeout_ms)}
+    settings = {"delivery.timeout.ms": "120000", **settings}
     return KafkaTransaction(
         "p-job-region", MarkerPlace("g", "t"), "c", settings, TransactionTimeout(3_600_000, False), sink, context
     )
+
+
+class Clients:
+    """Makes producers whose transactions begin, and keeps what they were made with."""
+
+    def __init__(self) -> None:
+        self.settings: list[Mapping[str, str]] = []
+
+    def producer(self, settings: Mapping[str, str]) -> Clients:
+        self.settings.append(settings)
+        return self
+
+    def init_transactions(self, timeout_s: float) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("given", "used"), [({}, "p-job-region"), ({"client.id": "mine"}, "mine")])
+def test_the_client_id_is_the_programs_or_else_the_transactional_id(
+    given: Mapping[str, str], used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = Clients()
+    monkeypatch.setattr("headrace.kafka.transaction.default_client", lambda: clients)
+
+    transaction_with_flinks_timeout(1_000, **given).fence()
+
+    (settings,) = clients.settings
+    assert (settings["client.id"], settings["transactional.id"]) == (used, "p-job-region")
+
+
+def test_sinks_with_prefixes_of_their_own_share_the_first_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "headrace"):
+        assert shared_prefix([("a", "x"), ("b", "x")]) == "x"
+        assert caplog.messages == []
+        assert shared_prefix([("a", "y"), ("b", "x"), ("c", "x")]) == "x"
+    assert caplog.messages == [
+        "sinks 'b' and 'a' share a transaction; its id begins with 'x', and prefix 'y' is not used"
+    ]
 
 
 def test_a_timeout_that_the_brokers_refused_is_checked_again_when_it_is_lowered(
@@ -73,7 +114,7 @@ def test_a_timeout_that_the_brokers_refused_is_checked_again_when_it_is_lowered(
     with pytest.raises(ConfigError, match=r"`transaction.timeout.ms` is 900000, below .*, 1000000 ms"):
         transaction_with_flinks_timeout(1_000_000)._lower_timeout()
     with pytest.raises(ConfigError, match=r"`delivery.timeout.ms` is 1000000, above `transaction.timeout.ms` 900000"):
-        transaction_with_flinks_timeout(1_000, delivery_timeout_ms=1_000_000)._lower_timeout()
+        transaction_with_flinks_timeout(1_000, **{"delivery.timeout.ms": "1000000"})._lower_timeout()
 
 
 def test_delivery_ends_before_the_transaction_does() -> None:
