@@ -25,9 +25,9 @@ from headrace.common import WatermarkStrategy
 from headrace.common.serialization import SimpleStringSchema
 from headrace.errors import ExternalError
 from headrace.kafka import DeliveryGuarantee, KafkaSource
-from headrace.kafka.client.admin import create_topics
 from headrace.kafka.client.native import NativeClient, NativeUnavailableError
 from headrace.kafka.client.protocol import Client, ClientFailed, KafkaTopicPartition, Records
+from headrace.kafka.client.provision import create_topics
 from headrace.kafka.client.pure import PureClient
 from headrace.kafka.client.pure.admin import PureAdmin
 

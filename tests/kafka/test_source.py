@@ -18,7 +18,7 @@ from headrace.broker import DevBroker
 from headrace.connector import SourceContext, SourceReader, Split
 from headrace.errors import ExternalError, StateError
 from headrace.kafka import KafkaOffsetResetStrategy, KafkaOffsetsInitializer, KafkaSource, KafkaTopicPartition
-from headrace.kafka.client.admin import create_topics
+from headrace.kafka.client.provision import create_topics
 from headrace.kafka.source import KafkaSourceBuilder
 from headrace.kafka.split import KafkaSplit
 

@@ -23,7 +23,7 @@ from headrace.kafka import (
     KafkaSource,
     KafkaTopicPartition,
 )
-from headrace.kafka.client.admin import create_topics
+from headrace.kafka.client.provision import create_topics
 from headrace.kafka.sink import KafkaTransactionalWriter
 from headrace.kafka.transaction import KafkaTransaction, TransactionTimeout
 
