@@ -23,6 +23,7 @@ from headrace.kafka import (
     KafkaSource,
     KafkaTopicPartition,
 )
+from headrace.kafka.client.protocol import CommittedOffset
 from headrace.kafka.client.provision import create_topics
 from headrace.kafka.sink import KafkaTransactionalWriter
 from headrace.kafka.transaction import KafkaTransaction, TransactionTimeout
@@ -107,6 +108,11 @@ def test_records_and_marker_become_visible_together(
     assert committed(kafka.bootstrap_servers, topic) == [b"a", b"b"]
     at_work.transaction.commit("nothing was written")
     assert at_work.transaction.read_marker() == "nothing was written"
+    place, partition = at_work.transaction.location, KafkaTopicPartition(topic, 0)
+    admin = sink(topic).create_admin()
+    kept = admin.committed(str(place["group"]), [partition], stable=True)
+    admin.close()
+    assert kept == {partition: CommittedOffset(0, "nothing was written")}
 
 
 def test_a_marker_may_have_three_thousand_bytes(region: Regions, sink: Sinks, make_topic: Make) -> None:

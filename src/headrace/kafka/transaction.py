@@ -2,7 +2,7 @@
 
 Theory of operation. The marker is the metadata string of an offset, committed inside the transaction for a group that
 is used for nothing else (its name is the transactional id), on partition 0 of a topic that the job can read anyway. So
-records and marker become visible together, or not at all. The offset itself counts the commits and means nothing. After
+records and marker become visible together, or not at all. The offset itself is always 0 and means nothing. After
 `init_transactions` nothing of an older producer is left to be decided; the marker is read with `require_stable`, which
 waits for offsets of transactions that are being committed (KIP-447).
 
@@ -262,7 +262,6 @@ class KafkaTransaction(Transaction):
         self._producer: Producer | None = None
         self._is_open = False
         self._lost: HeadraceError | None = None
-        self._commits = 0
 
     @property
     def location(self) -> Mapping[str, str | int]:
@@ -351,8 +350,6 @@ class KafkaTransaction(Transaction):
             admin.close()
         if isinstance(found, Failure):
             raise error_of(f"the marker could not be read ({place})", found, self._servers)
-        if recorded is None:
-            self._commits = 0 if found is None else found.offset
         return found.metadata if isinstance(found, CommittedOffset) else None
 
     @contextlib.contextmanager
@@ -404,17 +401,15 @@ class KafkaTransaction(Transaction):
         with self.producing("the transaction could not be begun") as producer:
             self._raise_failures(producer)
         place = self._place
-        offset = self._commits + 1
         self._settle(
             f"the marker could not be written ({place})",
-            lambda: producer.send_offsets(place.group, place.partition, offset, marker),
+            lambda: producer.send_offsets(place.group, place.partition, 0, marker),
         )
         # Crash here: the broker knows the marker as pending; the next fence aborts it.
         crash_point("transaction.offsets_sent")
         self._raise_failures(producer)
         self._settle(f"transaction {self._id} could not be committed", lambda: producer.commit_transaction(_CALL_S))
         self._is_open = False
-        self._commits = offset
         # Crash here: committed, and only the marker says so.
         crash_point("transaction.committed")
 
