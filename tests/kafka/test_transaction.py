@@ -295,7 +295,7 @@ def test_the_marker_lives_on_a_source_topic_of_the_same_cluster_or_as_properties
     assert location["group"] == location["transactional_id"] == f"p-{topic}-region"
     chosen = {"headrace.marker.topic": own, "headrace.marker.group": f"{own}-group"}
     location = region(sink(topic, **chosen), topic, [source]).transaction.location
-    assert (location["topic"], location["group"]) == (own, f"{own}-group")
+    assert (location["topic"], location["group"]) == (own, f"{own}-group-region")
     assert region(sink(topic), topic).transaction.location["topic"] == topic
 
 

@@ -270,7 +270,7 @@ class KafkaSinkBuilder:
         """A property of the Kafka producer, under the Java client's or librdkafka's name.
 
         *Extension*: `headrace.marker.topic` and `headrace.marker.group` say where an EXACTLY_ONCE sink keeps the proof
-        of its last commit.
+        of its last commit; the group's name is followed by the region's.
         """
         if not isinstance(key, str) or not isinstance(value, str):
             raise ConfigError(f"properties are strings; `{key}` is set to a {type(value).__name__}")

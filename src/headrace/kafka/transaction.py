@@ -187,7 +187,9 @@ def create_transaction(
             timeout_s=first.timeout_s,
         )
         topic = properties.get("headrace.marker.topic") or _marker_topic(first, sources, cluster_id)
-        place = MarkerPlace(properties.get("headrace.marker.group", transactional_id), topic)
+        given = properties.get("headrace.marker.group")
+        # Regions of one job may name the same group, and must not have the same place.
+        place = MarkerPlace(transactional_id if given is None else f"{given}-{context.region}", topic)
         if topic not in written and isinstance(described := admin.describe_topics([topic])[topic], Failure):
             raise error_of(f"topic {topic!r}, which is to hold the marker", described, first.bootstrap_servers)
     except ClientError as error:
