@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from headrace.broker import KAFKA_VERSIONS, DevBroker
-from headrace.kafka.client.admin import create_topics
+from headrace.kafka.client.provision import create_topics
 
 
 @pytest.fixture(scope="session")

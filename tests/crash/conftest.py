@@ -12,7 +12,7 @@ import pytest
 from tests.crash.harness import KILLED, Input, Job, Line, Output
 
 from headrace.broker import KAFKA_VERSIONS, DevBroker
-from headrace.kafka.client.admin import create_topics
+from headrace.kafka.client.provision import create_topics
 
 SEED = "HEADRACE_CRASH_SEED"
 

@@ -16,8 +16,6 @@ SHORT_TRANSACTIONS = (
     "transaction.timeout.ms=3000",
     "--sink-property",
     "delivery.timeout.ms=2500",
-    "-D",
-    "execution.checkpointing.timeout=2 s",
 )
 RESTARTS = ("-D", "restart-strategy.type=fixed-delay", "-D", "restart-strategy.fixed-delay.attempts=20")
 
@@ -100,7 +98,7 @@ def test_commit_of_unknown_outcome_on_a_stalled_broker_is_asked_for_until_it_set
 
 
 def test_function_that_takes_50_ms_a_record_does_not_hold_checkpoints_back(make_job: Callable[..., Job]) -> None:
-    job = make_job("--delay-ms", "50", "--sink-property", "transaction.timeout.ms=60000", *MINUTE, per_partition=15)
+    job = make_job("--delay-ms", "50", "--sink-property", "transaction.timeout.ms=60000", per_partition=15)
     run = job.start()
 
     job.output.wait_for(1, run)
@@ -112,9 +110,6 @@ def test_function_that_takes_50_ms_a_record_does_not_hold_checkpoints_back(make_
     assert len(job.output.read()) < 40
     job.finish()
     job.check()
-
-
-MINUTE = ("-D", "execution.checkpointing.timeout=30 s")
 
 
 @pytest.mark.full

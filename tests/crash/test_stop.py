@@ -17,7 +17,7 @@ def test_signal_stops_the_job_with_a_last_checkpoint_and_the_next_run_reads_noth
 ) -> None:
     # The interval is so long that only the last checkpoint can have made anything visible.
     job = make_job("--delay-ms", "4", "--interval", "600000", per_partition=500)
-    run = job.start(*TIMEOUTS)
+    run = job.start()
     run.wait_for_log("starts from the beginning")
     run.wait_for(job.output.open_partitions, "results are written")
 
@@ -30,14 +30,6 @@ def test_signal_stops_the_job_with_a_last_checkpoint_and_the_next_run_reads_noth
     assert len(results) == sum(stopped_at.values())
     job.finish("--interval", "50", "--delay-ms", "0")
     job.check()
-
-
-TIMEOUTS = (
-    "--sink-property",
-    "transaction.timeout.ms=700000",
-    "-D",
-    "execution.checkpointing.timeout=60 s",
-)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

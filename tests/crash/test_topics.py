@@ -9,7 +9,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 from tests.crash.harness import DEADLINE_S, Input, Job, tally, wait_until
 
-from headrace.kafka.client.admin import create_topics
+from headrace.kafka.client.provision import create_topics
 
 FINDS_PARTITIONS = ("--source-property", "partition.discovery.interval.ms=100")
 

@@ -24,7 +24,7 @@ from tests.docs.pages import PAGES, ROOT, Snippet, snippets
 
 from headrace.broker import DevBroker
 from headrace.cli.broker import broker as broker_command
-from headrace.kafka.client.admin import create_topics
+from headrace.kafka.client.provision import create_topics
 
 _ADDRESS = "localhost:9092"
 _SAYS_IT_RUNS = re.compile(r"job `.*` (starts from the beginning|resumes from)")

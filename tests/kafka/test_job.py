@@ -20,7 +20,7 @@ from headrace.broker import DevBroker
 from headrace.common import WatermarkStrategy
 from headrace.errors import ExternalError, StateError
 from headrace.kafka import DeliveryGuarantee
-from headrace.kafka.client.admin import create_topics
+from headrace.kafka.client.provision import create_topics
 
 Make = Callable[..., str]
 GUARANTEES = list(DeliveryGuarantee)

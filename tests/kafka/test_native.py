@@ -20,7 +20,6 @@ from tests.kafka.jobs import environment, source
 from headrace.broker import DevBroker
 from headrace.common import WatermarkStrategy
 from headrace.kafka.client import CHOICE
-from headrace.kafka.client.admin import create_topics
 from headrace.kafka.client.native import NativeClient, NativeUnavailableError
 from headrace.kafka.client.protocol import (
     Client,
@@ -32,6 +31,7 @@ from headrace.kafka.client.protocol import (
     Producer,
     Records,
 )
+from headrace.kafka.client.provision import create_topics
 from headrace.kafka.properties import CONSUMER_DEFAULTS, PRODUCER_DEFAULTS
 
 TIMEOUT_S = 30.0

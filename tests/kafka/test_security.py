@@ -16,16 +16,18 @@ from pathlib import Path
 import pytest
 from confluent_kafka import KafkaError, Producer
 from tests.kafka.certificates import Authority
+from tests.kafka.door import Door
 from tests.kafka.jobs import TIMEOUT_S, committed, environment, sink, source
 
 from headrace.broker import DevBroker
 from headrace.broker.properties import HOST, free_ports
 from headrace.common import WatermarkStrategy
+from headrace.common.serialization import SimpleStringSchema
 from headrace.errors import ExternalError
-from headrace.kafka import DeliveryGuarantee
-from headrace.kafka.client.admin import create_topics
+from headrace.kafka import DeliveryGuarantee, KafkaSource
 from headrace.kafka.client.native import NativeClient, NativeUnavailableError
 from headrace.kafka.client.protocol import Client, ClientFailed, KafkaTopicPartition, Records
+from headrace.kafka.client.provision import create_topics
 from headrace.kafka.client.pure import PureClient
 from headrace.kafka.client.pure.admin import PureAdmin
 
@@ -46,21 +48,27 @@ class Secured:
     other_ca: Path
     token_servers: str
     """A port that takes OAUTHBEARER tokens, which nobody has to have signed."""
+    door: Door
+    """Before a port with SSL, which clients reach in no other way."""
 
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     folder = tmp_path_factory.mktemp("certificates")
     authority, other = Authority(folder / "ca").create(), Authority(folder / "other").create()
-    opened, controller, port, token_port = free_ports(4, random.Random())
+    opened, controller, port, token_port, behind_door = free_ports(5, random.Random())
+    door = Door()
     properties = {
         "listeners": (
             f"PLAINTEXT://{HOST}:{opened},CONTROLLER://{HOST}:{controller},SECURE://{HOST}:{port},"
-            f"TOKEN://{HOST}:{token_port}"
+            f"TOKEN://{HOST}:{token_port},DOOR://{HOST}:{behind_door}"
         ),
-        "advertised.listeners": (f"PLAINTEXT://{HOST}:{opened},SECURE://localhost:{port},TOKEN://{HOST}:{token_port}"),
+        "advertised.listeners": (
+            f"PLAINTEXT://{HOST}:{opened},SECURE://localhost:{port},TOKEN://{HOST}:{token_port},"
+            f"DOOR://localhost:{door.port}"
+        ),
         "listener.security.protocol.map": (
-            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,TOKEN:SASL_PLAINTEXT"
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,TOKEN:SASL_PLAINTEXT,DOOR:SSL"
         ),
         "listener.name.token.sasl.enabled.mechanisms": "OAUTHBEARER",
         "listener.name.token.oauthbearer.sasl.jaas.config": (
@@ -75,13 +83,15 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
             f"org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}={quoted(PASSWORD)};"
         ),
     }
-    with DevBroker(port=opened, properties=properties) as broker:
+    with DevBroker(port=opened, properties=properties) as broker, door:
+        door.lead_to(behind_door)
         yield Secured(
             broker.bootstrap_servers,
             f"localhost:{port}",
             authority.certificate,
             other.certificate,
             f"{HOST}:{token_port}",
+            door,
         )
 
 
@@ -294,3 +304,57 @@ def test_tls_to_a_port_that_speaks_none_is_named_within_seconds(secured: Secured
     with pytest.raises(ExternalError, match=r"speaks no TLS: set `security.protocol` to PLAINTEXT"):
         env.execute("refused")
     assert time.monotonic() - begun < 8
+
+
+@pytest.fixture
+def door(secured: Secured) -> Iterator[Door]:
+    yield secured.door
+    secured.door.open()
+
+
+@pytest.mark.parametrize("guarantee", [DeliveryGuarantee.NONE, DeliveryGuarantee.EXACTLY_ONCE])
+def test_handshakes_that_are_broken_off_end_no_job_that_has_run(
+    guarantee: DeliveryGuarantee,
+    secured: Secured,
+    door: Door,
+    topic_name: Callable[[str], str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    read, written = topic_name("in"), topic_name("out")
+    create_topics(secured.open_servers, {read: 1, written: 1})
+    servers, properties = f"localhost:{door.port}", {"security.protocol": "SSL", "ssl.ca.location": str(secured.ca)}
+    properties["reconnect.backoff.max.ms"] = "100"
+    writer = Producer({"bootstrap.servers": secured.open_servers, "log_level": 2})
+
+    def write(value: str) -> None:
+        writer.produce(read, value)
+        assert writer.flush(TIMEOUT_S) == 0
+
+    def wait_until(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert not job.get_job_execution_result().done(), job.get_job_execution_result().result()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def is_written(*values: bytes) -> Callable[[], bool]:
+        uncommitted = {"isolation.level": "read_uncommitted"}.items()
+        return lambda: committed(secured.open_servers, written, uncommitted) == list(values)
+
+    write("before")
+    # No checkpoint: behind a lost connection a transaction's call may get stuck in the client, and cost a restart.
+    env = environment(tmp_path, execution_checkpointing_interval="5 min", restart__strategy_type="none")
+    reading = KafkaSource.builder().set_bootstrap_servers(servers).set_topics(read).set_properties(properties)
+    reading.set_value_only_deserializer(SimpleStringSchema())
+    stream = env.from_source(reading.build(), WatermarkStrategy.no_watermarks(), "in")
+    stream.sink_to(sink(servers, written, guarantee, properties))
+    job = env.execute_async("a broker that comes and goes")
+    wait_until(is_written(b"before"))
+    door.shut()
+    # The consumer's and the producer's.
+    wait_until(lambda: sum("SSL_HANDSHAKE" in message for message in caplog.messages) == 2)
+    write("meanwhile")
+    door.open()
+    wait_until(is_written(b"before", b"meanwhile"))
+    job.cancel().result()

@@ -18,7 +18,7 @@ from headrace.broker import DevBroker
 from headrace.connector import SourceContext, SourceReader, Split
 from headrace.errors import ExternalError, StateError
 from headrace.kafka import KafkaOffsetResetStrategy, KafkaOffsetsInitializer, KafkaSource, KafkaTopicPartition
-from headrace.kafka.client.admin import create_topics
+from headrace.kafka.client.provision import create_topics
 from headrace.kafka.source import KafkaSourceBuilder
 from headrace.kafka.split import KafkaSplit
 
@@ -351,6 +351,8 @@ def test_only_the_given_partitions_are_read(run: Run, builder: Builder, write: W
     write(topic, b"yes", partition=1)
     chosen = builder().set_partitions({KafkaTopicPartition(topic, 1)}).set_bounded(LATEST)
     assert run(chosen.build()).read_to_end() == [b"yes"]
+    unbounded = builder().set_partitions({KafkaTopicPartition(topic, 1)}).build()
+    assert run(unbounded).enumerator.discovery_interval_ms is None
     with pytest.raises(ExternalError, match=f"no partition {topic}-2"):
         run(builder().set_partitions({KafkaTopicPartition(topic, 2)}).build())
 

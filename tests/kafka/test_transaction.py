@@ -23,7 +23,8 @@ from headrace.kafka import (
     KafkaSource,
     KafkaTopicPartition,
 )
-from headrace.kafka.client.admin import create_topics
+from headrace.kafka.client.protocol import CommittedOffset
+from headrace.kafka.client.provision import create_topics
 from headrace.kafka.sink import KafkaTransactionalWriter
 from headrace.kafka.transaction import KafkaTransaction, TransactionTimeout
 
@@ -36,7 +37,7 @@ class Region:
 
     def __init__(self, sinks: Sequence[KafkaSink], name: str, sources: Sequence[Source] = (), **timing: int) -> None:
         interval = timing.get("interval_ms", 1_000)
-        context = TransactionContext(name, "region", interval, timing.get("checkpoint_timeout_ms", 10_000))
+        context = TransactionContext(name, "region", interval, 10_000)
         made = sinks[0].create_transaction(sinks, sources, context)
         assert isinstance(made, KafkaTransaction)
         self.transaction = made
@@ -107,6 +108,11 @@ def test_records_and_marker_become_visible_together(
     assert committed(kafka.bootstrap_servers, topic) == [b"a", b"b"]
     at_work.transaction.commit("nothing was written")
     assert at_work.transaction.read_marker() == "nothing was written"
+    place, partition = at_work.transaction.location, KafkaTopicPartition(topic, 0)
+    admin = sink(topic).create_admin()
+    kept = admin.committed(str(place["group"]), [partition], stable=True)
+    admin.close()
+    assert kept == {partition: CommittedOffset(0, "nothing was written")}
 
 
 def test_a_marker_may_have_three_thousand_bytes(region: Regions, sink: Sinks, make_topic: Make) -> None:
@@ -199,7 +205,7 @@ def test_a_transaction_that_timed_out_is_fenced_and_was_never_visible(
 ) -> None:
     servers, topic = other_kafka.bootstrap_servers, topic_name("out")
     soon = {"transaction.timeout.ms": "1000"}
-    at_work = region(sink(topic, servers=servers, **soon), topic, interval_ms=100, checkpoint_timeout_ms=100)
+    at_work = region(sink(topic, servers=servers, **soon), topic, interval_ms=100)
     at_work.transaction.fence()
     at_work.transaction.commit("claim")
     at_work.write(b"timed out")
@@ -289,7 +295,7 @@ def test_the_marker_lives_on_a_source_topic_of_the_same_cluster_or_as_properties
     assert location["group"] == location["transactional_id"] == f"p-{topic}-region"
     chosen = {"headrace.marker.topic": own, "headrace.marker.group": f"{own}-group"}
     location = region(sink(topic, **chosen), topic, [source]).transaction.location
-    assert (location["topic"], location["group"]) == (own, f"{own}-group")
+    assert (location["topic"], location["group"]) == (own, f"{own}-group-region")
     assert region(sink(topic), topic).transaction.location["topic"] == topic
 
 
@@ -326,7 +332,7 @@ def test_a_limit_that_may_not_be_read_is_found_by_being_refused(
 ) -> None:
     topic = make_topic()
     at_work = region(sink(topic), topic)
-    at_work.transaction._timeout = TransactionTimeout(3_600_000, is_given, None)
+    at_work.transaction._timeout = TransactionTimeout(3_600_000, is_given)
     if is_given:
         with pytest.raises(ConfigError, match=r"refuse `transaction.timeout.ms` 3600000"):
             at_work.transaction.fence()

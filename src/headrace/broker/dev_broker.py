@@ -28,7 +28,7 @@ from headrace.artefacts import ArtefactSet, obtain
 from headrace.broker.properties import HOST, Ports, free_ports, is_free, render, server_properties
 from headrace.broker.server import PortTakenError, Server, java_command, java_environment, telling_lines
 from headrace.errors import ConfigError, ExternalError
-from headrace.kafka.client import admin
+from headrace.kafka.client import provision
 
 KAFKA_VERSIONS = ("3.7.2", "4.1.1")
 
@@ -131,7 +131,7 @@ class DevBroker:
                     self.kill()
                     if last_try:
                         raise
-            admin.create_topics(self.bootstrap_servers, self._topics, replication_factor=self._brokers)
+            provision.create_topics(self.bootstrap_servers, self._topics, replication_factor=self._brokers)
         except ExternalError:
             # The folder stays, a temporary one too: the error names a log in it.
             self.kill()
@@ -262,7 +262,7 @@ class DevBroker:
             for server, ports in zip(self._servers, self._ports, strict=True)
             if server.is_running
         ]
-        admin.wait_for_brokers(",".join(running), len(running))
+        provision.wait_for_brokers(",".join(running), len(running))
 
 
 def _lock(folder: Path) -> IO[str]:

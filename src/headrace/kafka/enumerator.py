@@ -2,8 +2,9 @@
 
 Theory of operation. `start` and `discover` describe the topics, compare with what is known, and resolve what is new:
 partitions of the first look with the program's starting offsets, later ones at their first record, as they were empty a
-moment ago (FLIP-288). Restored splits are kept, whatever the program subscribes to now, and those that it does not are
-warned of. If a log does not hold a restored position any more, `offsets.reset` decides, and says so.
+moment ago (FLIP-288). A topic that is not there ends a start; `discover` passes over it, as the job is running.
+Restored splits are kept, whatever the program subscribes to now, and those that it does not are warned of. If a log
+does not hold a restored position any more, `offsets.reset` decides, and says so.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from headrace.kafka.client.protocol import (
     Position,
     TopicDescription,
 )
-from headrace.kafka.failures import error_of
+from headrace.kafka.failures import error_of, is_unknown_topic
 from headrace.kafka.offsets import (
     Earliest,
     KafkaOffsetResetStrategy,
@@ -135,6 +136,7 @@ class KafkaSplitEnumerator(SplitEnumerator):
         self._admin = admin
         self._settings = settings
         self._known: set[KafkaTopicPartition] = set()
+        self._missing: set[str] = set()
 
     def start(self, restored: Sequence[Split] | None) -> list[Split]:
         kept = [_kafka_split(split) for split in restored or ()]
@@ -144,20 +146,15 @@ class KafkaSplitEnumerator(SplitEnumerator):
             kept = self._check(kept)
         self._known = {split.partition for split in kept}
         starting = self._settings.starting if restored is None else KafkaOffsetsInitializer.earliest()
-        return [*kept, *self._find(starting)]
+        return [*kept, *self._find(starting, is_strict=True)]
 
     def discover(self) -> list[Split]:
         """New partitions, from their first record.
 
-        *Differences from PyFlink*: brokers that do not answer are asked again the next time; Flink fails the job.
+        *Differences from PyFlink*: topics that are not there, and brokers that do not answer, are asked for again the
+        next time; Flink fails the job.
         """
-        try:
-            return [*self._find(KafkaOffsetsInitializer.earliest())]
-        except ExternalError as error:
-            if not error.retriable:
-                raise
-            _LOG.warning("new partitions could not be looked for, trying again later: %s", error)
-            return []
+        return [*self._find(KafkaOffsetsInitializer.earliest(), is_strict=False)]
 
     def lane_of(self, split: Split, lanes: int) -> int:
         return lane_of(_kafka_split(split).partition, lanes)
@@ -165,11 +162,11 @@ class KafkaSplitEnumerator(SplitEnumerator):
     def close(self) -> None:
         self._admin.close()
 
-    def _find(self, starting: KafkaOffsetsInitializer) -> list[KafkaSplit]:
+    def _find(self, starting: KafkaOffsetsInitializer, *, is_strict: bool) -> list[KafkaSplit]:
         subscription = self._settings.subscription
         try:
             existing = self._admin.topic_names() if isinstance(subscription, TopicPattern) else []
-            topics = self._describe(topics_of(subscription, existing))
+            topics = self._describe(topics_of(subscription, existing), is_strict=is_strict)
             new = [p for p in partitions_of(subscription, topics.values()) if p not in self._known]
             starts = self._resolve(starting, new)
             stopping = self._settings.stopping
@@ -180,12 +177,18 @@ class KafkaSplitEnumerator(SplitEnumerator):
         self._known.update(new)
         return [KafkaSplit(p, starts[p], stops.get(p), topics[p.topic].topic_id, is_start) for p in new]
 
-    def _describe(self, names: Iterable[str]) -> dict[str, TopicDescription]:
+    def _describe(self, names: Iterable[str], *, is_strict: bool = True) -> dict[str, TopicDescription]:
+        """Raises `ExternalError` for a topic that is not there, or leaves it out if it is not to be so strict."""
         described: dict[str, TopicDescription] = {}
         for name, found in self._admin.describe_topics(names).items():
-            if isinstance(found, Failure):
+            if isinstance(found, TopicDescription):
+                described[name] = found
+                self._missing.discard(name)
+            elif is_strict or not is_unknown_topic(found):
                 raise error_of(f"topic {name!r} cannot be read", found, self._settings.servers)
-            described[name] = found
+            elif not isinstance(self._settings.subscription, TopicPattern) and name not in self._missing:
+                self._missing.add(name)
+                _LOG.warning("topic %r is not there any more, going on without new partitions of it: %s", name, found)
         return described
 
     def _resolve(
@@ -229,6 +232,9 @@ class KafkaSplitEnumerator(SplitEnumerator):
     ) -> dict[KafkaTopicPartition, int | None]:
         offsets = {}
         for partition, found in answer.items():
+            if isinstance(found, Failure) and is_unknown_topic(found):
+                # It was described a moment ago: it has just been created, or deleted.
+                raise ExternalError(f"offsets of {partition} cannot be read at the moment: {found}")
             if isinstance(found, Failure):
                 raise error_of(f"offsets of {partition} cannot be read", found, self._settings.servers)
             offsets[partition] = found
@@ -250,18 +256,19 @@ class KafkaSplitEnumerator(SplitEnumerator):
             raise error_of("restored partitions could not be checked", error.failure, self._settings.servers) from None
         checked = {}
         for split in unread:
-            topic_id = topics[split.partition.topic].topic_id
+            topic_id, log = topics[split.partition.topic].topic_id, logs[split.partition]
             was_recreated = None not in (topic_id, split.topic_id) and topic_id != split.topic_id
             moved = reset(
                 split.partition,
                 split.position,
-                logs[split.partition],
+                log,
                 self._settings.reset_strategy,
                 is_start=split.is_start,
                 was_recreated=was_recreated,
             )
             if moved is not None:
-                checked[split] = replace(split, position=moved.offset, topic_id=topic_id)
+                is_start = split.is_start and moved.offset == log.start
+                checked[split] = replace(split, position=moved.offset, topic_id=topic_id, is_start=is_start)
                 if moved.reason is not None:
                     _LOG.warning("records were lost to this job before it resumed: %s", moved.reason)
         return [checked.get(split, split) for split in restored]

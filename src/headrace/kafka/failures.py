@@ -33,12 +33,6 @@ def is_unknown_topic(failure: Failure) -> bool:
     return failure.name in _UNKNOWN_TOPIC
 
 
-def is_hopeless(failure: Failure) -> bool:
-    """Whether trying again cannot help: credentials, TLS, rights."""
-    names = {failure.name, failure.cause.name if failure.cause else ""}
-    return any(name in ("_AUTHENTICATION", "_SSL") or name.endswith("AUTHORIZATION_FAILED") for name in names)
-
-
 def error_of(what: str, failure: Failure, servers: str) -> HeadraceError:
     """The error for `what` failed (lower case, `"topic t could not be read"`); `servers` are the bootstrap servers."""
     told = failure.cause if failure.cause is not None and failure.name in _CONNECTION else failure
@@ -77,20 +71,22 @@ def _connection_error(what: str, failure: Failure, servers: str, waited: str) ->
                 cure = "set `sasl.mechanism` to one that the brokers have"
             elif "Request not valid in current SASL state" in text:
                 cure = "these brokers expect no SASL on this port: set `security.protocol` to SSL"
-            return ExternalError(f"{what}: {servers} refused the login: {text}; {cure}", retriable=False)
+            return ExternalError(f"{what}: {servers} refused the login: {text}; {cure}")
         case "_SSL":
             return ExternalError(
                 f"{what}: TLS to {servers} failed: {text}; check that `ssl.ca.location` holds the CA that signed the "
                 "brokers' certificate, that the certificate has not expired, and that it names the host in "
-                "`bootstrap.servers`",
-                retriable=False,
+                "`bootstrap.servers`"
             )
         case "_RESOLVE":
             return ExternalError(f"{what}: a host in {servers} is unknown: {text}; check `bootstrap.servers`")
         case name if name in _CONNECTION:
             cure = "check `bootstrap.servers` and that the brokers run"
             if "PLAINTEXT" in text:
-                cure = "this port speaks no TLS: set `security.protocol` to PLAINTEXT (or SASL_PLAINTEXT)"
+                cure = (
+                    "the broker went away meanwhile, or this port speaks no TLS: set `security.protocol` to PLAINTEXT "
+                    "(or SASL_PLAINTEXT)"
+                )
             elif "alert number" in text:
                 cure = "the brokers want a client certificate: set `ssl.certificate.location` and `ssl.key.location`"
             elif name == "_ALL_BROKERS_DOWN":

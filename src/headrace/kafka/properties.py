@@ -175,6 +175,18 @@ def _buffer_memory(value: str, properties: Mapping[str, str]) -> Mapping[str, st
     return {"queue.buffering.max.kbytes": str(max(1, _number("buffer.memory", value) // 1024))}
 
 
+def _ignore_keys(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
+    return {"partitioner": "random"} if read_bool(properties, "partitioner.ignore.keys", False) else {}
+
+
+def _kinit(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
+    """The path of a program in Java, a command with its arguments in librdkafka."""
+    if " " in value:
+        return {"sasl.kerberos.kinit.cmd": value}
+    login = '-t "%{sasl.kerberos.keytab}" -k %{sasl.kerberos.principal}'
+    return {"sasl.kerberos.kinit.cmd": f"{value} -R {login} || {value} {login}"}
+
+
 def _socket_buffer(name: str) -> Callable[[str, Mapping[str, str]], Mapping[str, str]]:
     # -1 means the system's default in Java, 0 in librdkafka.
     return lambda value, _: {f"socket.{name}": str(max(0, _number(name, value)))}
@@ -193,6 +205,11 @@ def _rows() -> Iterable[Property]:
         for name in names.split():
             yield Property(name, Passed(), role, is_secret=name in _SECRET)
     no_class = "Headrace runs no Java classes"
+    no_login = (
+        "librdkafka asks for a token again when four fifths of its life are over, and 10 s after one it did not get"
+    )
+    no_key = "records without a key stay with a partition for `sticky.partitioning.linger.ms`"
+    no_renewal = "librdkafka renews its ticket each `sasl.kerberos.min.time.before.relogin`"
     yield from (
         # What Headrace decides itself.
         Property("auto.offset.reset", Own(), consumer),
@@ -221,6 +238,8 @@ def _rows() -> Iterable[Property]:
         Property("ssl.keystore.certificate.chain", Passed("ssl.certificate.pem")),
         Property("ssl.keystore.key", Passed("ssl.key.pem"), is_secret=True),
         Property("ssl.endpoint.identification.algorithm", Translated(_identification)),
+        Property("sasl.kerberos.kinit.cmd", Translated(_kinit)),
+        Property("partitioner.ignore.keys", Translated(_ignore_keys), producer),
         # Nothing to do.
         Property("ssl.truststore.type", Ignored()),
         Property("ssl.truststore.password", Ignored(), is_secret=True),
@@ -241,6 +260,41 @@ def _rows() -> Iterable[Property]:
         Property("metrics.sample.window.ms", Ignored()),
         Property("metrics.recording.level", Ignored()),
         Property("auto.include.jmx.reporter", Ignored()),
+        # Flink assigns partitions itself too.
+        Property("partition.assignment.strategy", Ignored(), consumer),
+        # Of Java's admin client, which Flink gives a source's properties too.
+        Property(
+            "retries", Ignored("whoever asks the brokers does so until `default.api.timeout.ms` is over"), consumer
+        ),
+        Property("metadata.max.idle.ms", Ignored("librdkafka keeps what it knows of the topics it writes"), producer),
+        Property("partitioner.adaptive.partitioning.enable", Ignored(no_key), producer),
+        Property("partitioner.availability.timeout.ms", Ignored(no_key), producer),
+        Property(
+            "socket.connection.setup.timeout.max.ms",
+            Ignored("each attempt has `socket.connection.setup.timeout.ms`, however many failed before"),
+        ),
+        Property("sasl.kerberos.ticket.renew.jitter", Ignored(no_renewal)),
+        Property("sasl.kerberos.ticket.renew.window.factor", Ignored(no_renewal)),
+        Property("sasl.login.connect.timeout.ms", Ignored(no_login)),
+        Property("sasl.login.read.timeout.ms", Ignored(no_login)),
+        Property("sasl.login.refresh.buffer.seconds", Ignored(no_login)),
+        Property("sasl.login.refresh.min.period.seconds", Ignored(no_login)),
+        Property("sasl.login.refresh.window.factor", Ignored(no_login)),
+        Property("sasl.login.refresh.window.jitter", Ignored(no_login)),
+        Property("sasl.login.retry.backoff.ms", Ignored(no_login)),
+        Property("sasl.login.retry.backoff.max.ms", Ignored(no_login)),
+        # For whoever checks tokens: the brokers.
+        Property("sasl.oauthbearer.clock.skew.seconds", Ignored()),
+        Property("sasl.oauthbearer.expected.audience", Ignored()),
+        Property("sasl.oauthbearer.expected.issuer", Ignored()),
+        Property("sasl.oauthbearer.jwks.endpoint.refresh.ms", Ignored()),
+        Property("sasl.oauthbearer.jwks.endpoint.retry.backoff.ms", Ignored()),
+        Property("sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms", Ignored()),
+        Property("sasl.oauthbearer.jwks.endpoint.url", Ignored()),
+        Property("sasl.oauthbearer.scope.claim.name", Ignored()),
+        Property("ssl.keymanager.algorithm", Ignored("OpenSSL has its own")),
+        Property("ssl.trustmanager.algorithm", Ignored("OpenSSL has its own")),
+        Property("ssl.secure.random.implementation", Ignored("OpenSSL has its own")),
         Property("ssl.protocol", Ignored("OpenSSL chooses the newest that both sides know")),
         Property("ssl.enabled.protocols", Ignored("OpenSSL chooses the newest that both sides know")),
         # What cannot be had.
@@ -248,7 +302,10 @@ def _rows() -> Iterable[Property]:
         Property("partitioner.class", Refused(f"{no_class}; set `partitioner` to one that librdkafka has"), producer),
         Property("sasl.login.callback.handler.class", Refused(f"{no_class}; see librdkafka's `sasl.oauthbearer.*`")),
         Property("sasl.client.callback.handler.class", Refused(f"{no_class}; see librdkafka's `sasl.oauthbearer.*`")),
+        Property("sasl.login.class", Refused(f"{no_class}; see librdkafka's `sasl.oauthbearer.*`")),
+        Property("bootstrap.controllers", Refused("sources and sinks speak to brokers; set `bootstrap.servers`")),
         Property("ssl.engine.factory.class", Refused(no_class)),
+        Property("ssl.provider", Refused(f"{no_class}; OpenSSL's are named in librdkafka's `ssl.providers`")),
         Property("security.providers", Refused(no_class)),
     )
 
@@ -266,7 +323,7 @@ _PASSED: Final = (
         message.copy.max.bytes message.max.bytes metadata.max.age.ms metadata.recovery.strategy
         metadata.recovery.rebootstrap.trigger.ms plugin.library.paths receive.message.max.bytes
         reconnect.backoff.jitter.ms reconnect.backoff.ms reconnect.backoff.max.ms retry.backoff.ms
-        retry.backoff.max.ms sasl.kerberos.keytab sasl.kerberos.kinit.cmd sasl.kerberos.min.time.before.relogin
+        retry.backoff.max.ms sasl.kerberos.keytab sasl.kerberos.min.time.before.relogin
         sasl.kerberos.principal sasl.kerberos.service.name sasl.mechanism sasl.mechanisms
         sasl.oauthbearer.assertion.algorithm sasl.oauthbearer.assertion.claim.aud
         sasl.oauthbearer.assertion.claim.exp.seconds sasl.oauthbearer.assertion.claim.iss
@@ -294,7 +351,7 @@ _PASSED: Final = (
         auto.commit.interval.ms check.crcs coordinator.query.interval.ms enable.auto.commit fetch.error.backoff.ms
         fetch.max.bytes fetch.message.max.bytes fetch.min.bytes fetch.queue.backoff.ms fetch.wait.max.ms group.id
         group.instance.id group.protocol group.protocol.type group.remote.assignor heartbeat.interval.ms
-        isolation.level max.partition.fetch.bytes max.poll.interval.ms partition.assignment.strategy
+        isolation.level max.partition.fetch.bytes max.poll.interval.ms
         queued.max.messages.kbytes queued.min.messages session.timeout.ms
         """,
     ),

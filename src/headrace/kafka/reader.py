@@ -34,7 +34,8 @@ from headrace.kafka.client.protocol import (
     RecordSource,
     TopicDescription,
 )
-from headrace.kafka.failures import error_of, is_hopeless
+from headrace.kafka.client.reports import is_hopeless
+from headrace.kafka.failures import error_of
 from headrace.kafka.offsets import KafkaOffsetResetStrategy, LogOffsets, reset
 from headrace.kafka.split import KafkaSplit
 
@@ -137,6 +138,7 @@ class KafkaReader(SourceReader):
         self._committed: dict[KafkaTopicPartition, int] = {}
         self._commits = settings.group_id is not None
         self._told_of: set[str] = set()
+        self._has_answers = False
 
     def add_splits(self, splits: Sequence[Split]) -> None:
         positions = {}
@@ -177,9 +179,11 @@ class KafkaReader(SourceReader):
         for event in events:
             match event:
                 case Records():
+                    self._has_answers = True
                     if (batch := self._take(event)) is not None:
                         batches.append(batch)
                 case EndOfPartition(partition, offset):
+                    self._has_answers = True
                     progress = self._progress[partition]
                     progress.end = offset
                     self._told_of.clear()
@@ -267,13 +271,13 @@ class KafkaReader(SourceReader):
 
     def _reset(self, progress: _Progress, log: LogOffsets, topic_id: str | None) -> None:
         split = progress.split
-        known_id = split.topic_id
+        known_id, is_start = split.topic_id, progress.snapshot().is_start
         moved = reset(
             split.partition,
             progress.handed_out,
             log,
             self._settings.reset_strategy,
-            is_start=progress.snapshot().is_start,
+            is_start=is_start,
             was_recreated=None not in (topic_id, known_id) and topic_id != known_id,
         )
         progress.failure = None
@@ -281,7 +285,8 @@ class KafkaReader(SourceReader):
         if moved is not None:
             if moved.reason is not None:
                 _LOG.warning("records were lost to this job: %s", moved.reason)
-            progress.split = replace(split, topic_id=topic_id)
+            is_start = is_start and moved.offset == log.start
+            progress.split = replace(split, position=moved.offset, topic_id=topic_id, is_start=is_start)
             progress.position = progress.handed_out = moved.offset
         self._consumer.unassign([split.partition])
         if progress.is_finished:
@@ -295,7 +300,7 @@ class KafkaReader(SourceReader):
             # Without a group of the program's own nobody asked for it.
             if self._settings.group_id is not None:
                 self._commit_failed(failure)
-        elif failure.is_fatal or is_hopeless(failure):
+        elif failure.is_fatal or is_hopeless(failure, has_succeeded=self._has_answers):
             raise error_of("records could not be read", failure, self._settings.servers)
         elif failure.name != "_MAX_POLL_EXCEEDED":
             self._warn_once(failure, f"trouble with the brokers at {self._settings.servers}")

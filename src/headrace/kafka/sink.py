@@ -246,7 +246,11 @@ class KafkaSinkBuilder:
         return self
 
     def set_transactional_id_prefix(self, transactional_id_prefix: str) -> KafkaSinkBuilder:
-        """What transactional ids begin with; needed for EXACTLY_ONCE. Job and region follow it."""
+        """What transactional ids begin with; needed for EXACTLY_ONCE. Job and region follow it.
+
+        *Differences from PyFlink*: connected sinks share a transaction, whose id begins with the first of their
+        prefixes in the alphabet. They may have the same one.
+        """
         if len(transactional_id_prefix.encode()) > _MAX_PREFIX_BYTES:
             raise ConfigError(f"the transactional id prefix has more than {_MAX_PREFIX_BYTES} bytes; shorten it")
         self._prefix = transactional_id_prefix
@@ -266,7 +270,7 @@ class KafkaSinkBuilder:
         """A property of the Kafka producer, under the Java client's or librdkafka's name.
 
         *Extension*: `headrace.marker.topic` and `headrace.marker.group` say where an EXACTLY_ONCE sink keeps the proof
-        of its last commit.
+        of its last commit; the group's name is followed by the region's.
         """
         if not isinstance(key, str) or not isinstance(value, str):
             raise ConfigError(f"properties are strings; `{key}` is set to a {type(value).__name__}")

@@ -127,9 +127,9 @@ class KafkaSource(Source):
             self.subscription, self.starting, self.stopping, self.reset_strategy, self.group_id, self.bootstrap_servers
         )
         interval_ms = read_int(dict(self.properties), "partition.discovery.interval.ms", _DISCOVERY_INTERVAL_MS)
-        discovers = not self.is_bounded and interval_ms > 0
+        has_all = self.is_bounded or isinstance(self.subscription, Partitions)
         return KafkaSplitEnumerator(
-            self.create_admin("enumerator-admin-client"), settings, interval_ms if discovers else None
+            self.create_admin("enumerator-admin-client"), settings, None if has_all or interval_ms <= 0 else interval_ms
         )
 
     def create_reader(self, context: SourceContext) -> SourceReader:

@@ -2,7 +2,7 @@
 
 Theory of operation. The marker is the metadata string of an offset, committed inside the transaction for a group that
 is used for nothing else (its name is the transactional id), on partition 0 of a topic that the job can read anyway. So
-records and marker become visible together, or not at all. The offset itself counts the commits and means nothing. After
+records and marker become visible together, or not at all. The offset itself is always 0 and means nothing. After
 `init_transactions` nothing of an older producer is left to be decided; the marker is read with `require_stable`, which
 waits for offsets of transactions that are being committed (KIP-447).
 
@@ -25,7 +25,8 @@ from headrace.crash_points import crash_point
 from headrace.errors import ConfigError, HeadraceError, InternalError, StateError
 from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import ClientError, CommittedOffset, Failure, KafkaTopicPartition, Producer
-from headrace.kafka.failures import error_of, is_fenced, is_hopeless, is_unsettled, transaction_error_of, undelivered
+from headrace.kafka.client.reports import is_hopeless
+from headrace.kafka.failures import error_of, is_fenced, is_unsettled, transaction_error_of, undelivered
 from headrace.kafka.properties import is_secret, producer_settings, read_int
 from headrace.kafka.source import KafkaSource
 from headrace.kafka.topics import require_topics
@@ -45,11 +46,11 @@ _CLOSE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class TransactionTimeout:
-    """What `transaction.timeout.ms` is to be; `is_given` if the program said so, `broker_max_ms` if it may be read."""
+    """What `transaction.timeout.ms` is to be; `is_given` if the program said so, `warning` for what may go wrong."""
 
     timeout_ms: int
     is_given: bool
-    broker_max_ms: int | None
+    warning: str | None = None
 
 
 def choose_timeout(
@@ -57,8 +58,8 @@ def choose_timeout(
 ) -> TransactionTimeout:
     """`transaction.timeout.ms`: the program's, else Flink's hour or what the broker allows. Raises `ConfigError`.
 
-    >>> choose_timeout(None, 900_000, 1_000, 600_000).timeout_ms
-    900000
+    >>> choose_timeout(None, 900_000, 1_000, 600_000)
+    TransactionTimeout(timeout_ms=900000, is_given=False, warning=None)
     """
     if given_ms is not None and broker_max_ms is not None and given_ms > broker_max_ms:
         raise ConfigError(
@@ -66,14 +67,23 @@ def choose_timeout(
             f"(`{_MAX_SETTING}`); lower it, or raise the brokers' limit"
         )
     timeout_ms = given_ms if given_ms is not None else min(FLINK_TIMEOUT_MS, broker_max_ms or FLINK_TIMEOUT_MS)
-    needed_ms = 0 if interval_ms is None else interval_ms + checkpoint_timeout_ms
-    if timeout_ms < needed_ms:
+    if interval_ms is None:
+        return TransactionTimeout(timeout_ms, given_ms is not None)
+    cure = f"raise it (the brokers' limit is `{_MAX_SETTING}`), or lower"
+    if timeout_ms < interval_ms:
         raise ConfigError(
-            f"`transaction.timeout.ms` is {timeout_ms}, and a transaction lasts up to {needed_ms} ms: "
-            f"`execution.checkpointing.interval` {interval_ms} ms and `execution.checkpointing.timeout` "
-            f"{checkpoint_timeout_ms} ms; raise it (the brokers' limit is `{_MAX_SETTING}`), or lower one of these"
+            f"`transaction.timeout.ms` is {timeout_ms}, below `execution.checkpointing.interval`, {interval_ms} ms: no "
+            f"transaction would live until its checkpoint; {cure} the interval"
         )
-    return TransactionTimeout(timeout_ms, given_ms is not None, broker_max_ms)
+    warning = None
+    if timeout_ms < interval_ms + checkpoint_timeout_ms:
+        warning = (
+            f"`transaction.timeout.ms` is {timeout_ms}, and a transaction may last {interval_ms} ms "
+            f"(`execution.checkpointing.interval`) and {checkpoint_timeout_ms} ms "
+            "(`execution.checkpointing.timeout`): if it does, its records are produced again after a restart; "
+            f"{cure} one of these"
+        )
+    return TransactionTimeout(timeout_ms, given_ms is not None, warning)
 
 
 def choose_delivery_timeout(given_ms: int | None, default_ms: int, transaction_timeout_ms: int) -> int:
@@ -110,6 +120,28 @@ def merge_properties(sinks: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str
     return merged
 
 
+def shared_prefix(sinks: Sequence[tuple[str, str]]) -> str:
+    """The transactional id prefix of sinks (name, prefix) that share a producer: the first in the alphabet.
+
+    They need not have the same one: on Flink, each sink has transactions, and therefore a prefix, of its own.
+
+    >>> shared_prefix([("rss.counts", "job-b"), ("rss.late", "job-a")])
+    'job-a'
+    """
+    chosen = min(prefix for _, prefix in sinks)
+    for sink, prefix in sinks:
+        if prefix != chosen:
+            owner = next(name for name, other in sinks if other == chosen)
+            _LOG.info(
+                "sinks %r and %r share a transaction; its id begins with %r, and prefix %r is not used",
+                owner,
+                sink,
+                chosen,
+                prefix,
+            )
+    return chosen
+
+
 @dataclass(frozen=True, slots=True)
 class MarkerPlace:
     """Where a region's marker is kept."""
@@ -131,8 +163,8 @@ def create_transaction(
     """The transaction of all of a region's `sinks`; asks the cluster what it has to know."""
     first = sinks[0]
     properties = merge_properties([(sink.record_serializer.topic, dict(sink.properties)) for sink in sinks])
-    prefixes = sorted({sink.transactional_id_prefix or "" for sink in sinks})
-    transactional_id = f"{prefixes[0]}-{context.job_name}-{context.region}"
+    prefix = shared_prefix([(sink.record_serializer.topic, sink.transactional_id_prefix or "") for sink in sinks])
+    transactional_id = f"{prefix}-{context.job_name}-{context.region}"
     admin = first.create_admin()
     try:
         cluster_id = admin.cluster_id()
@@ -144,6 +176,8 @@ def create_transaction(
             context.checkpoint_interval_ms,
             context.checkpoint_timeout_ms,
         )
+        if timeout.warning is not None:
+            _LOG.warning("%s", timeout.warning)
         written = {sink.record_serializer.topic for sink in sinks}
         require_topics(
             admin,
@@ -153,7 +187,9 @@ def create_transaction(
             timeout_s=first.timeout_s,
         )
         topic = properties.get("headrace.marker.topic") or _marker_topic(first, sources, cluster_id)
-        place = MarkerPlace(properties.get("headrace.marker.group", transactional_id), topic)
+        given = properties.get("headrace.marker.group")
+        # Regions of one job may name the same group, and must not have the same place.
+        place = MarkerPlace(transactional_id if given is None else f"{given}-{context.region}", topic)
         if topic not in written and isinstance(described := admin.describe_topics([topic])[topic], Failure):
             raise error_of(f"topic {topic!r}, which is to hold the marker", described, first.bootstrap_servers)
     except ClientError as error:
@@ -166,7 +202,7 @@ def create_transaction(
     settings["delivery.timeout.ms"] = str(
         choose_delivery_timeout(delivery_ms, int(settings["delivery.timeout.ms"]), timeout.timeout_ms)
     )
-    return KafkaTransaction(transactional_id, place, cluster_id, settings, timeout, first)
+    return KafkaTransaction(transactional_id, place, cluster_id, settings, timeout, first, context)
 
 
 def _check_one_cluster(sinks: Sequence[KafkaSink], cluster_id: str) -> None:
@@ -214,19 +250,20 @@ class KafkaTransaction(Transaction):
         settings: Mapping[str, str],
         timeout: TransactionTimeout,
         sink: KafkaSink,
+        context: TransactionContext,
     ) -> None:
         self._id = transactional_id
         self._place = place
         self._cluster_id = cluster_id
         self._settings = settings
         self._timeout = timeout
+        self._context = context
         self._servers = sink.bootstrap_servers
         self._timeout_s = sink.timeout_s
         self._create_admin = sink.create_admin
         self._producer: Producer | None = None
         self._is_open = False
         self._lost: HeadraceError | None = None
-        self._commits = 0
 
     @property
     def location(self) -> Mapping[str, str | int]:
@@ -258,7 +295,7 @@ class KafkaTransaction(Transaction):
 
     def _start_producer(self, transactional_id: str) -> Producer:
         """A producer that has shut out all others of this id."""
-        settings = {**self._settings, "transactional.id": transactional_id, "client.id": transactional_id}
+        settings = {"client.id": transactional_id, **self._settings, "transactional.id": transactional_id}
         settings["transaction.timeout.ms"] = str(self._timeout.timeout_ms)
         try:
             producer = default_client().producer(settings)
@@ -288,12 +325,18 @@ class KafkaTransaction(Transaction):
                 f"the brokers refuse `transaction.timeout.ms` {refused.timeout_ms}: their limit, `{_MAX_SETTING}`, is "
                 f"lower (by default {_BROKER_DEFAULT_MAX_MS}); lower the one or raise the other"
             )
-        self._timeout = TransactionTimeout(_BROKER_DEFAULT_MAX_MS, False, None)
         _LOG.warning(
             "the brokers refuse Flink's default of %d for `transaction.timeout.ms`; trying their own default limit, %d",
             refused.timeout_ms,
             _BROKER_DEFAULT_MAX_MS,
         )
+        context = self._context
+        self._timeout = choose_timeout(
+            None, _BROKER_DEFAULT_MAX_MS, context.checkpoint_interval_ms, context.checkpoint_timeout_ms
+        )
+        if self._timeout.warning is not None:
+            _LOG.warning("%s", self._timeout.warning)
+        choose_delivery_timeout(int(self._settings["delivery.timeout.ms"]), 0, self._timeout.timeout_ms)
 
     def read_marker(self, recorded: Mapping[str, str | int] | None = None) -> str | None:
         place = self._place
@@ -309,8 +352,6 @@ class KafkaTransaction(Transaction):
             admin.close()
         if isinstance(found, Failure):
             raise error_of(f"the marker could not be read ({place})", found, self._servers)
-        if recorded is None:
-            self._commits = 0 if found is None else found.offset
         return found.metadata if isinstance(found, CommittedOffset) else None
 
     @contextlib.contextmanager
@@ -362,17 +403,15 @@ class KafkaTransaction(Transaction):
         with self.producing("the transaction could not be begun") as producer:
             self._raise_failures(producer)
         place = self._place
-        offset = self._commits + 1
         self._settle(
             f"the marker could not be written ({place})",
-            lambda: producer.send_offsets(place.group, place.partition, offset, marker),
+            lambda: producer.send_offsets(place.group, place.partition, 0, marker),
         )
         # Crash here: the broker knows the marker as pending; the next fence aborts it.
         crash_point("transaction.offsets_sent")
         self._raise_failures(producer)
         self._settle(f"transaction {self._id} could not be committed", lambda: producer.commit_transaction(_CALL_S))
         self._is_open = False
-        self._commits = offset
         # Crash here: committed, and only the marker says so.
         crash_point("transaction.committed")
 

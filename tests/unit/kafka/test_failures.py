@@ -19,14 +19,14 @@ def caused(name: str, text: str) -> Failure:
 @pytest.mark.parametrize(
     ("failure", "cure", "retriable"),
     [
-        (caused("_AUTHENTICATION", "Authentication failed: Invalid username or password"), "`sasl.password`", False),
+        (caused("_AUTHENTICATION", "Authentication failed: Invalid username or password"), "`sasl.password`", True),
         (
             caused("_AUTHENTICATION", "Unsupported SASL mechanism: broker's supported mechanisms: X"),
             "`sasl.mechanism`",
-            False,
+            True,
         ),
-        (caused("_AUTHENTICATION", "Request not valid in current SASL state"), "`security.protocol` to SSL", False),
-        (caused("_SSL", "certificate verify failed"), "`ssl.ca.location`", False),
+        (caused("_AUTHENTICATION", "Request not valid in current SASL state"), "`security.protocol` to SSL", True),
+        (caused("_SSL", "certificate verify failed"), "`ssl.ca.location`", True),
         (caused("_TRANSPORT", "alert bad certificate: SSL alert number 42"), "`ssl.certificate.location`", True),
         (caused("_TRANSPORT", "connecting to a PLAINTEXT broker listener?"), "`security.protocol` to PLAINTEXT", True),
         (caused("_TRANSPORT", "Connection refused"), "`bootstrap.servers`", True),

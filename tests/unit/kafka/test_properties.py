@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, Producer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import ConfigError, NotSupportedError
-from headrace.kafka.properties import PROPERTIES, Role, is_secret, masked, producer_settings, read_bool, translate
+from headrace.kafka.properties import (
+    PROPERTIES,
+    Role,
+    find,
+    is_secret,
+    masked,
+    producer_settings,
+    read_bool,
+    translate,
+)
 
 CONSUMER, PRODUCER = Role.CONSUMER, Role.PRODUCER
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required"
+
+JAVA = json.loads((Path(__file__).parent / "java-3.7.2.json").read_text())
+"""Every property of Kafka's Java clients with its default, as their classes print them: `java -cp JARS
+org.apache.kafka.clients.consumer.ConsumerConfig`, `…producer.ProducerConfig` and `…admin.AdminClientConfig`."""
+ROLES = {"consumer": CONSUMER, "producer": PRODUCER, "admin": CONSUMER}
+
+
+@pytest.mark.parametrize("client", JAVA)
+def test_every_property_of_javas_clients_has_an_answer(client: str) -> None:
+    assert [name for name in JAVA[client] if find(name, ROLES[client]) is None] == []
+
+
+@pytest.mark.parametrize("client", JAVA)
+def test_javas_own_defaults_may_be_set(client: str) -> None:
+    role = ROLES[client]
+    defaults = {name: default for name, default in JAVA[client].items() if default}
+    settings = {**translate(defaults, role).settings, "bootstrap.servers": "127.0.0.1:1", "log_level": 0}
+    # Raises for what librdkafka does not take.
+    Consumer({**settings, "group.id": "g"}) if role is CONSUMER else Producer(settings)
 
 
 def test_every_property_has_one_row_for_each_client() -> None:
@@ -43,6 +74,20 @@ def test_every_property_has_one_row_for_each_client() -> None:
         ),
         ({"ssl.keystore.location": "/k.p12"}, PRODUCER, {"ssl.keystore.location": "/k.p12"}),
         ({"group.id": "g"}, PRODUCER, {}),
+        ({"partitioner.ignore.keys": "true"}, PRODUCER, {"partitioner": "random"}),
+        ({"partitioner.ignore.keys": "false", "partitioner": "murmur2"}, PRODUCER, {"partitioner": "murmur2"}),
+        ({"partition.assignment.strategy": "org.apache.kafka.clients.consumer.RangeAssignor"}, CONSUMER, {}),
+        ({"sasl.kerberos.kinit.cmd": "kinit -k bob"}, CONSUMER, {"sasl.kerberos.kinit.cmd": "kinit -k bob"}),
+        (
+            {"sasl.kerberos.kinit.cmd": "/opt/kinit"},
+            CONSUMER,
+            {
+                "sasl.kerberos.kinit.cmd": (
+                    '/opt/kinit -R -t "%{sasl.kerberos.keytab}" -k %{sasl.kerberos.principal} || '
+                    '/opt/kinit -t "%{sasl.kerberos.keytab}" -k %{sasl.kerberos.principal}'
+                )
+            },
+        ),
     ],
 )
 def test_properties_become_settings(properties: dict[str, str], role: Role, settings: dict[str, str]) -> None:
@@ -110,6 +155,9 @@ def test_an_unknown_property_is_refused_with_a_hint(name: str, role: Role, text:
         ("transactional.id", PRODUCER, "x"),
         ("interceptor.classes", CONSUMER, "x"),
         ("partitioner.class", PRODUCER, "x"),
+        ("sasl.login.class", CONSUMER, "x"),
+        ("ssl.provider", PRODUCER, "x"),
+        ("bootstrap.controllers", CONSUMER, "x"),
         ("ssl.truststore.location", CONSUMER, "/store.jks"),
         ("ssl.keystore.location", CONSUMER, "/store.jks"),
     ],

@@ -1,12 +1,25 @@
-"""What a reader does about its group, on a client that refuses what it is told to."""
+"""What a reader does about its group and about logs that lose what it was to read, on clients that say so."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pytest
 
-from headrace.kafka.client.protocol import ClientError, Event, Failure, KafkaTopicPartition, OffsetsCommitted
+from headrace.errors import ExternalError
+from headrace.kafka.client.protocol import (
+    ClientError,
+    ClientFailed,
+    EndOfPartition,
+    Event,
+    Failure,
+    KafkaTopicPartition,
+    OffsetsCommitted,
+    PartitionFailed,
+    Position,
+    Records,
+    TopicDescription,
+)
 from headrace.kafka.offsets import KafkaOffsetResetStrategy
 from headrace.kafka.reader import KafkaReader, ReaderSettings
 from headrace.kafka.split import KafkaSplit
@@ -23,13 +36,13 @@ class Group:
         self.offsets: dict[KafkaTopicPartition, int] = {}
         self.refusal: Failure | None = None
         self.refuses_at_once = False
-        self._events: list[Event] = []
+        self.events: list[Event] = []
 
     def assign(self, positions: Mapping[KafkaTopicPartition, int]) -> None:
         pass
 
     def consume(self, max_records: int, timeout_s: float) -> list[Event]:
-        events, self._events = self._events, []
+        events, self.events = self.events, []
         return events
 
     def commit(self, offsets: Mapping[KafkaTopicPartition, int]) -> None:
@@ -37,7 +50,7 @@ class Group:
             raise ClientError(self.refusal)
         if self.refusal is None:
             self.offsets.update(offsets)
-        self._events.append(OffsetsCommitted(offsets, self.refusal))
+        self.events.append(OffsetsCommitted(offsets, self.refusal))
 
 
 def reader_of(group: Group, position: int) -> KafkaReader:
@@ -66,3 +79,116 @@ def test_offsets_that_the_group_refused_are_committed_with_the_next_checkpoint_a
 
     assert "the next checkpoint tries again: waiting for coordinator" in caplog.text
     assert group.offsets == {PARTITION: 5}
+
+
+@pytest.mark.parametrize("answer", [None, Records(PARTITION, [b""], [0], 1, None), EndOfPartition(PARTITION, 0)])
+def test_a_connection_that_fails_ends_reading_only_before_the_first_answer(
+    answer: Event | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    group = Group()
+    reader = reader_of(group, position=0)
+    refused = ClientFailed(Failure("_AUTHENTICATION", "who is this?"))
+    group.events = [refused, refused] if answer is None else [answer, refused, refused]
+
+    if answer is None:
+        with pytest.raises(ExternalError, match="host:1 refused the login") as raised:
+            reader.poll(500, 0)
+        assert raised.value.retriable
+    else:
+        reader.poll(500, 0)
+        assert len(caplog.messages) == 1
+        assert "going on trying" in caplog.text
+
+
+class Log:
+    """One partition's log and a consumer of it, which may be another one, shorter, from one poll to the next."""
+
+    def __init__(self, end: int) -> None:
+        self.end = end
+        self.topic_id = "old"
+        self.at = 0
+        self._failures: list[Event] = []
+
+    def create_again(self, end: int) -> None:
+        self.end, self.topic_id = end, "new"
+        self._failures.append(PartitionFailed(PARTITION, Failure("OFFSET_OUT_OF_RANGE", "out of range")))
+
+    def assign(self, positions: Mapping[KafkaTopicPartition, int]) -> None:
+        self.at = positions[PARTITION]
+
+    def unassign(self, partitions: Iterable[KafkaTopicPartition]) -> None:
+        pass
+
+    def consume(self, max_records: int, timeout_s: float) -> list[Event]:
+        if self._failures:
+            return [self._failures.pop()]
+        count = min(max_records, self.end - self.at)
+        if not count:
+            return []
+        first, self.at = self.at, self.at + count
+        return [Records(PARTITION, [b""] * count, [0] * count, self.at, LogRecords(first))]
+
+    def describe_topics(self, names: Iterable[str]) -> dict[str, TopicDescription]:
+        return {name: TopicDescription(name, self.topic_id, (0,)) for name in names}
+
+    def list_offsets(self, partitions: Iterable[KafkaTopicPartition], at: Position) -> dict[KafkaTopicPartition, int]:
+        return dict.fromkeys(partitions, self.end if at is Position.LATEST else 0)
+
+    def close(self) -> None:
+        pass
+
+
+class LogRecords:
+    """Records that follow each other without a gap."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+
+    def offset(self, index: int) -> int:
+        return self._first + index
+
+
+def reader_of_log(log: Log, split: KafkaSplit, strategy: KafkaOffsetResetStrategy) -> KafkaReader:
+    reader = KafkaReader(log, lambda: log, None, ReaderSettings(strategy, None, True, "host:1"))
+    reader.add_splits([split])
+    return reader
+
+
+def process(reader: KafkaReader, count: int) -> None:
+    """Read and process this many records."""
+    while count:
+        for batch in reader.poll(count, 0):
+            batch.origin.advance(len(batch.values))
+            count -= len(batch.values)
+
+
+def test_a_position_that_was_reset_is_the_one_that_checkpoints_hold_also_of_a_bounded_source() -> None:
+    log = Log(end=600)
+    split = KafkaSplit(PARTITION, 500, stop=1000, topic_id="old")
+    reader = reader_of_log(log, split, KafkaOffsetResetStrategy.EARLIEST)
+    process(reader, 50)
+
+    log.create_again(end=400)
+    assert reader.poll(500, 0) == []
+    process(reader, 200)
+
+    assert reader.snapshot() == [KafkaSplit(PARTITION, 200, stop=1000, topic_id="new")]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "is_start"), [(KafkaOffsetResetStrategy.EARLIEST, True), (KafkaOffsetResetStrategy.LATEST, False)]
+)
+def test_an_unread_start_that_was_reset_is_one_only_if_it_is_at_the_start_of_the_log(
+    strategy: KafkaOffsetResetStrategy, is_start: bool
+) -> None:
+    log = Log(end=0)
+    split = KafkaSplit(PARTITION, 500, topic_id="old", is_start=True)
+    reader = reader_of_log(log, split, strategy)
+
+    log.create_again(end=400)
+    assert reader.poll(500, 0) == []
+    reader.poll(1, 0)  # and nothing is processed
+
+    (resumed,) = reader.snapshot()
+    assert isinstance(resumed, KafkaSplit)
+    assert (resumed.position, resumed.is_start) == (0 if is_start else 400, is_start)

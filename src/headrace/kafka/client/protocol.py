@@ -181,7 +181,7 @@ class Consumer(Protocol):
 
 
 class Producer(Protocol):
-    """Writes records, at will in transactions."""
+    """Writes records, at will in transactions. Any call raises `ClientError` if the client as a whole has failed."""
 
     def produce(
         self,
@@ -208,7 +208,7 @@ class Producer(Protocol):
         ...
 
     def take_failures(self) -> list[Failure]:
-        """Deliveries that failed since the last call, and failures of the client as a whole."""
+        """Deliveries that failed since the last call."""
         ...
 
     def init_transactions(self, timeout_s: float) -> None: ...

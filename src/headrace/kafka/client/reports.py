@@ -15,8 +15,8 @@ _LOG = logging.getLogger("headrace.kafka.client")
 WAIT_SLICE_S = 0.1
 """Every longer wait is made of slices, so that signals are served and causes are heard of."""
 
-_HOPELESS = frozenset({"_AUTHENTICATION", "_SSL", "_RESOLVE"})
-_HOPELESS_TEXTS = ("PLAINTEXT broker listener", "SSL alert number")
+_NO_CONNECTION = frozenset({"_AUTHENTICATION", "_SSL", "_RESOLVE"})
+_NO_CONNECTION_TEXTS = ("PLAINTEXT broker listener", "SSL alert number")
 
 _ANY_CLIENT = (
     "bootstrap.servers",
@@ -52,12 +52,19 @@ def log_no_token(error: Exception) -> None:
 
 
 class Reports:
-    """What a client reported. Separate from the client, so that the two make no reference cycle."""
+    """What a client reported. Separate from the client, so that the two make no reference cycle.
+
+    A producer counts in `handed_over`, and sets `has_succeeded` when it knows: deliveries are reported if they fail.
+    """
 
     def __init__(self) -> None:
         self.failures: list[Failure] = []
         self.events: list[Event] = []
         self.cause: Failure | None = None
+        self.handed_over = 0
+        self.has_succeeded = False
+        self._failed = 0
+        self._told_of: set[str] = set()
 
     def hear(self, failure: Failure) -> None:
         """The client as a whole failed."""
@@ -66,17 +73,40 @@ class Reports:
         self.events.append(ClientFailed(failure))
 
     def take_failures(self) -> list[Failure]:
-        """Deliveries that failed since the last call, and failures of the client that trying again does not mend."""
+        """Deliveries that failed since the last call."""
         failures = [with_cause(failure, self) for failure in self.failures]
+        self._failed += len(failures)
         self.failures.clear()
-        failures += [e.failure for e in self.events if isinstance(e, ClientFailed) and is_hopeless(e.failure)]
-        self.events.clear()
         return failures
 
+    def raise_hopeless(self, waiting: Callable[[], int]) -> None:
+        """Raises `ClientError` for a failure of a producer as a whole that trying again does not mend; what may be
+        mended is logged, once. `waiting` says how many records are neither delivered nor known to have failed."""
+        heard = [event.failure for event in self.events if isinstance(event, ClientFailed)]
+        self.events.clear()
+        for failure in filter(is_hopeless, heard):
+            if not self.has_succeeded:
+                self.has_succeeded = self.handed_over > self._failed + len(self.failures) + waiting()
+            if is_hopeless(failure, has_succeeded=self.has_succeeded):
+                raise ClientError(failure)
+            if failure.name not in self._told_of:
+                self._told_of.add(failure.name)
+                _LOG.warning("trouble with the brokers, going on trying for `delivery.timeout.ms`: %s", failure)
 
-def is_hopeless(failure: Failure) -> bool:
-    """Whether a connection failed in a way that trying again does not mend."""
-    return failure.name in _HOPELESS or any(text in failure.text for text in _HOPELESS_TEXTS)
+
+def is_hopeless(failure: Failure, *, has_succeeded: bool = False) -> bool:
+    """Whether trying again does not mend this: rights that are missing; and credentials, TLS or a host, unless anything
+    `has_succeeded` for this client.
+
+    Once it has, they are right, and what fails is a broker that comes or goes: one that ends a connection in its TLS
+    handshake looks like a port without TLS, and its name may be unknown while it is away.
+    """
+    told = [failure] if failure.cause is None else [failure, failure.cause]
+    if any(one.name.endswith("AUTHORIZATION_FAILED") for one in told):
+        return True
+    return not has_succeeded and any(
+        one.name in _NO_CONNECTION or any(text in one.text for text in _NO_CONNECTION_TEXTS) for one in told
+    )
 
 
 def with_cause(failure: Failure, reports: Reports | None) -> Failure:

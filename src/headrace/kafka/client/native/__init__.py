@@ -6,8 +6,8 @@
 | `producer` | a producer; the consumer of `_librdkafka` is one as it is |
 
 The library is the one that the installed `confluent_kafka` has brought along, whatever its file is called: its
-functions are looked up through the extension module of `confluent_kafka`, which depends on it. Asking a cluster is not
-done by the thousand, so `PureAdmin` serves here too.
+functions are looked up through the extension module of `confluent_kafka`, which depends on it. Asking a cluster, or the
+coordinator of a group, is not done by the thousand, so `pure.admin` and `pure.group` serve here too.
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ class NativeProducer:
         partitions: Sequence[int] | None = None,
         headers: Sequence[Headers] | None = None,
     ) -> None:
-        if told := self._handle.produce(topic, values, keys, timestamps, partitions, headers):
+        told = self._handle.produce(topic, values, keys, timestamps, partitions, headers)
+        self._reports.handed_over += len(values)
+        if told:
             self._hear(told)
 
     def _hear(self, told: Sequence[Failure | ClientFailed]) -> None:
@@ -60,6 +62,7 @@ class NativeProducer:
                 self._reports.failures.append(one)
         if fatal is not None:
             raise ClientError(fatal)
+        self._reports.raise_hopeless(lambda: self._handle.flush(0.0))
 
     def poll(self) -> None:
         if told := self._handle.events():
@@ -98,6 +101,7 @@ class NativeProducer:
 
     def init_transactions(self, timeout_s: float) -> None:
         self._in_slices(self._handle.init_transactions, timeout_s)
+        self._reports.has_succeeded = True
 
     def begin_transaction(self) -> None:
         self._handle.begin_transaction()

@@ -61,18 +61,20 @@ class PureAdmin:
             # What was reported while nobody asked is over: brokers close connections that are idle.
             self._client.poll(0)
             self._reports.cause = None
+            self._reports.events.clear()
         begun, is_probed = time.monotonic(), False
         timed_out = Failure("_TIMED_OUT", f"no answer within {self._timeout_s:g} s", is_retriable=True)
         while not future.done():
             self._client.poll(0.005)
             cause = self._reports.cause
-            if cause is not None and cause.name == "_ALL_BROKERS_DOWN" and not is_probed:
+            may_probe = not self._has_answered and not is_probed
+            if may_probe and cause is not None and cause.name == "_ALL_BROKERS_DOWN":
                 # Connections are made and closed, and nothing says why.
                 is_probed = True
                 if speaks_tls(self._servers):
                     cause = replace(cause, text="connections are closed before anything is answered over TLS")
                     raise ClientError(Failure("_TRANSPORT", "the brokers cannot be reached", cause=cause))
-            if cause is not None and is_hopeless(cause):
+            if cause is not None and is_hopeless(cause, has_succeeded=self._has_answered):
                 raise ClientError(Failure("_TRANSPORT", "the brokers cannot be reached", cause=cause))
             waited_s = time.monotonic() - begun
             if waited_s > self._timeout_s + 1.0:

@@ -98,6 +98,7 @@ class PureProducer:
             if failure.name == "_FATAL":
                 failure = self._fatal_failure() or failure
             raise ClientError(replace(failure, topic=topic, size_bytes=size)) from None
+        self._reports.handed_over += len(values)
         self.poll()
 
     def _fatal_failure(self) -> Failure | None:
@@ -126,6 +127,7 @@ class PureProducer:
         assert self._client is not None
         with failing_as_client_error(self._reports):
             self._client.poll(0)
+        self._reports.raise_hopeless(self._client.__len__)
 
     def flush(self, timeout_s: float) -> int:
         assert self._client is not None
@@ -134,6 +136,7 @@ class PureProducer:
             # confluent_kafka (2.16) cuts longer calls into several, and after a fatal error goes on to serve callbacks
             # with that exception pending: they fail with a SystemError, or the process crashes.
             while (left := self._client.flush(min(WAIT_SLICE_S, max(0.0, deadline - time.monotonic())))) > 0:
+                self._reports.raise_hopeless(self._client.__len__)
                 if time.monotonic() >= deadline:
                     break
         return left
@@ -152,6 +155,7 @@ class PureProducer:
             with contextlib.suppress(self._exception):
                 client.poll(0)
             raise ClientError(with_cause(error.failure, self._reports)) from None
+        self._reports.has_succeeded = True
 
     def begin_transaction(self) -> None:
         assert self._client is not None

@@ -1,4 +1,4 @@
-"""Administration of a cluster: brokers and topics. Used by the development broker, the demonstration and the tests."""
+"""A young cluster made ready: its brokers waited for, its topics created. For the development broker and the tests."""
 
 from __future__ import annotations
 

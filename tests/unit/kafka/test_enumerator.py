@@ -1,0 +1,127 @@
+"""What an enumerator makes of what a cluster says, on one that says what it is told to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import pytest
+
+from headrace.errors import ExternalError
+from headrace.kafka.client.protocol import Failure, KafkaTopicPartition, Position, TopicDescription
+from headrace.kafka.enumerator import (
+    EnumeratorSettings,
+    KafkaSplitEnumerator,
+    Subscription,
+    TopicPattern,
+    Topics,
+)
+from headrace.kafka.offsets import KafkaOffsetResetStrategy, KafkaOffsetsInitializer
+from headrace.kafka.split import KafkaSplit
+
+UNKNOWN = Failure("UNKNOWN_TOPIC_OR_PART", "unknown topic or partition")
+
+
+class Cluster:
+    """Topics by name, each with its id and one partition that holds offsets 0 to 399; `gone` are those that the cluster
+    still lists, and no more, and of `young` ones no broker leads the partition yet."""
+
+    def __init__(self, **topics: str) -> None:
+        self.topics = topics
+        self.gone: set[str] = set()
+        self.young: set[str] = set()
+
+    def topic_names(self) -> list[str]:
+        return [*self.topics, *self.gone]
+
+    def describe_topics(self, names: Iterable[str]) -> dict[str, TopicDescription | Failure]:
+        return {n: TopicDescription(n, self.topics[n], (0,)) if n in self.topics else UNKNOWN for n in names}
+
+    def list_offsets(
+        self, partitions: Iterable[KafkaTopicPartition], at: Position
+    ) -> dict[KafkaTopicPartition, int | Failure]:
+        offset = 400 if at is Position.LATEST else 0
+        return {partition: UNKNOWN if partition.topic in self.young else offset for partition in partitions}
+
+
+def enumerator_of(
+    cluster: Cluster,
+    subscription: Subscription,
+    strategy: KafkaOffsetResetStrategy = KafkaOffsetResetStrategy.EARLIEST,
+) -> KafkaSplitEnumerator:
+    settings = EnumeratorSettings(subscription, KafkaOffsetsInitializer.earliest(), None, strategy, None, "host:1")
+    return KafkaSplitEnumerator(cluster, settings, 1000)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "position", "is_start"),
+    [(KafkaOffsetResetStrategy.EARLIEST, 0, True), (KafkaOffsetResetStrategy.LATEST, 400, False)],
+)
+def test_an_unread_start_that_is_reset_before_the_job_resumes_is_one_only_at_the_start_of_the_log(
+    strategy: KafkaOffsetResetStrategy, position: int, is_start: bool
+) -> None:
+    at = KafkaTopicPartition("t", 0)
+    enumerator = enumerator_of(Cluster(t="new"), Topics(("t",)), strategy)
+
+    resumed = enumerator.start([KafkaSplit(at, 0, topic_id="old", is_start=True)])
+
+    assert resumed == [KafkaSplit(at, position, topic_id="new", is_start=is_start)]
+
+
+def topics_of(splits: Iterable[object]) -> list[str]:
+    return [split.partition.topic for split in splits if isinstance(split, KafkaSplit)]
+
+
+@pytest.mark.parametrize("subscription", [TopicPattern(".*"), Topics(("a", "b"))])
+def test_a_topic_that_is_unknown_ends_the_start(subscription: Subscription) -> None:
+    cluster = Cluster(a="id")
+    cluster.gone.add("b")
+    with pytest.raises(ExternalError, match="'b' cannot be read") as raised:
+        enumerator_of(cluster, subscription).start(None)
+    assert not raised.value.retriable
+
+
+def test_a_topic_of_a_pattern_that_is_unknown_for_a_moment_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = Cluster(a="id")
+    enumerator = enumerator_of(cluster, TopicPattern(".*"))
+    assert topics_of(enumerator.start(None)) == ["a"]
+
+    cluster.topics["c"] = "id"
+    cluster.gone.add("b")
+    assert topics_of(enumerator.discover()) == ["c"]
+    cluster.gone.clear()
+    cluster.topics["b"] = "id"
+    assert topics_of(enumerator.discover()) == ["b"]
+    assert caplog.messages == []
+
+
+def test_a_given_topic_that_is_gone_is_told_of_once_and_again_when_it_is_gone_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cluster = Cluster(a="id", b="id")
+    enumerator = enumerator_of(cluster, Topics(("a", "b")))
+    assert topics_of(enumerator.start(None)) == ["a", "b"]
+
+    with caplog.at_level(logging.WARNING, "headrace"):
+        del cluster.topics["b"]
+        assert enumerator.discover() == enumerator.discover() == []
+        assert ["'b' is not there any more" in message for message in caplog.messages] == [True]
+        cluster.topics["b"] = "id"
+        assert enumerator.discover() == []
+        del cluster.topics["b"]
+        assert enumerator.discover() == []
+    assert len(caplog.messages) == 2
+
+
+def test_a_partition_that_nobody_leads_yet_is_looked_for_again_and_found() -> None:
+    cluster = Cluster(a="id")
+    enumerator = enumerator_of(cluster, TopicPattern(".*"))
+    enumerator.start(None)
+
+    cluster.topics["b"] = "id"
+    cluster.young.add("b")
+    with pytest.raises(ExternalError, match="offsets of b-0 cannot be read at the moment") as raised:
+        enumerator.discover()
+    assert raised.value.retriable
+    cluster.young.clear()
+    assert topics_of(enumerator.discover()) == ["b"]
