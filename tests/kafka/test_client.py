@@ -379,3 +379,13 @@ def test_a_consumer_without_brokers_hears_the_cause_while_it_waits(client: Clien
     events = consume_until(consumer, lambda events: any(isinstance(event, ClientFailed) for event in events))
     assert "_TRANSPORT" in {event.failure.name for event in events if isinstance(event, ClientFailed)}
     consumer.close()
+
+
+def test_a_producer_that_has_delivered_nothing_fails_with_its_connection_at_once(client: Client) -> None:
+    producer = client.producer({"bootstrap.servers": "nobody.invalid:9092"})
+    producer.produce("t", [b"x"])
+    with pytest.raises(ClientError) as raised:
+        producer.flush(TIMEOUT_S)
+    assert raised.value.failure.name == "_RESOLVE"
+    assert producer.take_failures() == []
+    producer.close()
