@@ -20,6 +20,8 @@ class Door:
         self._lock = threading.Lock()
         self.port: int = self._listener.getsockname()[1]
         self.is_shut = False
+        self.turned_away = 0
+        """How many connections were ended behind the first that was said over them."""
 
     def lead_to(self, port: int) -> None:
         """Begin to let through, to this port."""
@@ -55,6 +57,8 @@ class Door:
     def _turn_away(self, outer: socket.socket) -> None:
         with outer, contextlib.suppress(OSError):
             outer.recv(_BYTES)
+            with self._lock:
+                self.turned_away += 1
 
     def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
         with contextlib.suppress(OSError):
