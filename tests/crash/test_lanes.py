@@ -82,7 +82,7 @@ def finish(job: Job, *arguments: str) -> Run:
     return run
 
 
-@pytest.mark.parametrize("hit", [1, 4])
+@pytest.mark.parametrize("hit", [pytest.param(1, marks=pytest.mark.full), 4])
 @pytest.mark.parametrize("name", IN_WORKERS)
 def test_workers_killed_at_a_crash_point_come_back_and_nothing_is_lost_or_repeated(
     make_team: Callable[..., Job], name: str, hit: int
@@ -173,7 +173,9 @@ def test_two_lanes_that_were_restored_mixed_become_four_killed_between_their_cla
     job.check()
 
 
-@pytest.mark.parametrize(("before", "after"), [(4, 1), (1, 4), (3, 2)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(4, 1), *(pytest.param(*each, marks=pytest.mark.full) for each in ((1, 4), (3, 2)))]
+)
 def test_another_number_of_lanes_goes_on_where_the_last_one_stopped_or_was_killed(
     make_team: Callable[..., Job], before: int, after: int
 ) -> None:
@@ -185,6 +187,21 @@ def test_another_number_of_lanes_goes_on_where_the_last_one_stopped_or_was_kille
     job.output.wait_for(200, run)
     run.stop()
     job.finish(*lanes(before))
+
+    job.check()
+
+
+def test_a_savepoint_of_three_lanes_goes_on_in_two(make_team: Callable[..., Job]) -> None:
+    job = make_team(per_partition=100)
+    job.finish()
+
+    # Behind it nothing was written that would be produced again.
+    run = job.start("--savepoints", "1", "--savepoint-dir", str(job.folder / "savepoints"))
+    run.wait_for_log("savepoint /")
+    run.kill()
+    job.input.produce(50)
+    (savepoint,) = (job.folder / "savepoints").iterdir()
+    job.finish("-D", f"execution.state-recovery.path={savepoint}", *lanes(2))
 
     job.check()
 
@@ -203,7 +220,7 @@ def test_fresh_start_with_fewer_lanes_ends_what_an_old_lane_left_open(make_team:
     job.check()
 
 
-@pytest.mark.parametrize("hit", [3, 4, 5])
+@pytest.mark.parametrize("hit", [4, *(pytest.param(hit, marks=pytest.mark.full) for hit in (3, 5))])
 def test_partition_added_in_a_checkpoint_that_one_region_lost_is_read_from_its_first_record(
     make_team: Callable[..., Job], hit: int
 ) -> None:
