@@ -190,7 +190,13 @@ class _Collecting:
         self._channel = channel
 
     def put(self, elements: Sequence[Any]) -> None:
-        self._channel.say(Collected(list(elements)))
+        try:
+            self._channel.say(Collected(list(elements)))
+        except Exception as error:
+            raise ConfigError(
+                f"elements cannot be brought from their lane to `execute_and_collect`: {type(error).__name__}: "
+                f"{error}. Collect what can be pickled, or leave the parallelism at 1"
+            ) from error
 
 
 class _Channel:

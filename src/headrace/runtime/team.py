@@ -77,8 +77,12 @@ class Team:
         self._plan = _pickled(with_collected(plan, None))
         self._classes = _own_classes()
         self._members: dict[int, _Member] = {}
-        for lane in range(self.lanes):
-            self._start(lane)
+        try:
+            for lane in range(self.lanes):
+                self._start(lane)
+        except BaseException:
+            self.close()
+            raise
 
     def send(self, message: ToWorker, lane: int) -> None:
         """To the worker of one lane. One that does not take it in has failed."""

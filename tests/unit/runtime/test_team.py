@@ -135,6 +135,11 @@ def test_a_function_that_cannot_be_brought_to_the_workers_is_refused() -> None:
         run(Map(lambda value: lock.locked() or value))
 
 
+def test_elements_that_cannot_be_brought_back_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"cannot be brought from their lane.*Collect what can be pickled"):
+        run(Map(lambda value: threading.Lock()))
+
+
 def test_what_functions_log_is_logged_in_one_place(caplog: pytest.LogCaptureFixture) -> None:
     def log_it(value: int) -> int:
         if value == 7:
