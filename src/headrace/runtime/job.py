@@ -18,10 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import random
 import secrets
-import signal
 import sys
 import tempfile
 import threading
@@ -30,7 +28,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeAlias
 
 from headrace.checkpoint.decision import BackOff, OtherCopy, TimedOut
@@ -58,6 +55,7 @@ from headrace.runtime.link import LocalLink
 from headrace.runtime.messages import Close, Failed
 from headrace.runtime.restart import delay_before_restart
 from headrace.runtime.settings import check_plan, read_settings
+from headrace.runtime.signals import stopped_by_signals
 from headrace.runtime.worker import Worker
 
 log = logging.getLogger("headrace")
@@ -83,7 +81,7 @@ def run_job(plan: Plan, configuration: Configuration, watch: Watch = contextlib.
     SIGTERM and SIGINT stop it with a last checkpoint, a second one at once.
     """
     job = Job(plan, configuration)
-    with _log_to_stderr(), _signals(job), watch(job):
+    with _log_to_stderr(), stopped_by_signals(lambda: [job]), watch(job):
         try:
             return job.run()
         except InternalError:
@@ -421,30 +419,6 @@ class Job(JobClient):
         self._wake.wait(seconds)
         if self._cancel_requested or self._stop_requested:
             raise JobCancelled(f"job {self._plan.job_name!r} was stopped while it waited to start again")
-
-
-@contextlib.contextmanager
-def _signals(job: Job) -> Iterator[None]:
-    """The first SIGTERM or SIGINT stops the job with a last checkpoint, the second ends the process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    seen: list[int] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-        if len(seen) > 1:
-            os.write(2, b"headrace: ended at once by a second signal, without a last checkpoint\n")
-            os._exit(128 + number)
-        os.write(2, b"headrace: stopping with a last checkpoint; signal again to end at once\n")
-        job.stop()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
