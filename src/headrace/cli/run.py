@@ -126,7 +126,7 @@ def run(
     Examples:
       headrace run market_lag.py
       headrace run -D execution.checkpointing.interval=1s market_lag.py --topic rss.events
-      headrace run --from savepoints/savepoint-3-18 market_lag.py
+      headrace run --from savepoints/savepoint-market_lag-3-18-5a70b5c1d2e3 market_lag.py
     """
     if assume_committed and assume_aborted:
         raise ConfigError("--assume-committed and --assume-aborted contradict each other; give one of them")
