@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import select
 import signal
 import socket
@@ -248,18 +249,25 @@ def test_the_command_names_a_port_that_is_in_use(command: Callable[..., subproce
     assert f"error: port {port} on 127.0.0.1 is in use by another program; choose another `port`" in errors
 
 
-def test_the_command_ends_with_an_error_when_its_kafka_is_killed(
-    command: Callable[..., subprocess.Popen[str]], tmp_path: Path
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_the_command_ends_with_an_error_and_its_last_words_when_its_kafka_is_killed(
+    is_kept: bool, command: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    process = command("--port", str(free_ports(1, random.Random())[0]), "--data-dir", str(tmp_path))
-    ready_line(process)
+    kept = ["--data-dir", str(tmp_path)] if is_kept else []
+    process = command("--port", str(free_ports(1, random.Random())[0]), *kept)
+    found = re.search(r"data in (\S+),", ready_line(process))
+    assert found is not None
+    folder = found[1]
     listed = subprocess.run(["ps", "-Awwo", "pid=,args="], capture_output=True, text=True, check=True).stdout
     (pid,) = [
         int(line.split()[0])
         for line in listed.splitlines()
-        if "kafka.Kafka" in line and "supervisor.py" not in line and str(tmp_path) in line
+        if "kafka.Kafka" in line and "supervisor.py" not in line and folder in line
     ]
     os.kill(pid, signal.SIGKILL)
     _, errors = process.communicate(timeout=_TIMEOUT_S)
     assert process.returncode == 1
-    assert "error: Kafka ended by itself" in errors
+    assert "error: Kafka ended by itself; node-1/server.log ends with:\n  " in errors
+    assert "Kafka Server started" in errors
+    # What is named is still there.
+    assert (f"the data and the whole logs are in {folder}" in errors) == is_kept == Path(folder).exists()

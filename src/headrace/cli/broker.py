@@ -14,6 +14,7 @@ from headrace.broker import KAFKA_VERSIONS, DevBroker
 from headrace.errors import ExternalError
 
 _LOOK_EVERY_S = 0.2
+_SHOWN_LINES = 12
 
 
 def _topics(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
@@ -86,9 +87,20 @@ def broker(port: int, data_dir: Path | None, kafka_version: str, brokers: str, t
             )
             while cluster.is_running:
                 time.sleep(_LOOK_EVERY_S)
-            raise ExternalError(f"Kafka ended by itself; see the server.log files in {cluster.data_dir}")
+            raise ExternalError(f"Kafka ended by itself; {_last_words(cluster.data_dir, is_kept=data_dir is not None)}")
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
+
+
+def _last_words(folder: Path, *, is_kept: bool) -> str:
+    """How each server's log ends. Without `is_kept` the logs are gone when this is read."""
+    ends = []
+    for log in sorted(folder.glob("node-*/server.log")):
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN_LINES:]
+        ends.append("\n".join([f"{log.relative_to(folder)} ends with:", *(f"  {line}" for line in lines)]))
+    if is_kept:
+        ends.append(f"the data and the whole logs are in {folder}")
+    return "\n".join(ends)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> Never:

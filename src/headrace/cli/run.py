@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import click
@@ -17,24 +18,35 @@ from headrace.common.job_client import JobClient
 from headrace.common.job_execution_result import JobExecutionResult
 from headrace.errors import ConfigError
 from headrace.plan.graph import Plan
+from headrace.runtime import Job
+from headrace.runtime.signals import stopped_by_signals
 
 STATE_FOLDER = ".headrace"
 """Beside the program, where nothing else says where checkpoints are kept."""
 
 
 class KeepingEngine:
-    """The embedded engine, with a checkpoint folder for jobs that name none, and a watch over each."""
+    """The embedded engine, with a checkpoint folder for jobs that name none, and a watch over each.
+
+    `running` are the jobs that have not ended, whatever thread they run in.
+    """
 
     def __init__(self, program: Path) -> None:
         self._program = program
+        self.running: list[Job] = []
 
     def run_job(self, plan: Plan, configuration: Configuration) -> JobExecutionResult:
         configuration = with_state_folder(configuration, self._program)
-        return runtime.run_job(plan, configuration, lambda job: watched(job, job.folder))
+        return runtime.run_job(plan, configuration, self._watched)
 
     def start_job(self, plan: Plan, configuration: Configuration) -> JobClient:
         configuration = with_state_folder(configuration, self._program)
-        return runtime.start_job(plan, configuration, lambda job: watched(job, job.folder))
+        return runtime.start_job(plan, configuration, self._watched)
+
+    def _watched(self, job: Job) -> AbstractContextManager[None]:
+        self.running.append(job)
+        job.get_job_execution_result().when_done(lambda: self.running.remove(job))
+        return watched(job, job.folder)
 
 
 def with_state_folder(configuration: Configuration, program: Path) -> Configuration:
@@ -99,8 +111,8 @@ def run(
     """Run a program, unchanged, and its jobs on this machine.
 
     Options come before JOB.py; everything behind it is the program's own. A job resumes from its newest checkpoint in
-    the state folder; on a terminal the last line says how it does. Ctrl-C or SIGTERM stops it with a last checkpoint; a
-    second one ends it at once.
+    the state folder; on a terminal the last line says how it does. Ctrl-C or SIGTERM stops every job that is running
+    with a last checkpoint, and the program goes on; a second one ends it at once.
 
     \b
     Exit status:
@@ -114,7 +126,7 @@ def run(
     Examples:
       headrace run market_lag.py
       headrace run -D execution.checkpointing.interval=1s market_lag.py --topic rss.events
-      headrace run --from savepoints/savepoint-3-18 market_lag.py
+      headrace run --from savepoints/savepoint-market_lag-3-18-5a70b5c1d2e3 market_lag.py
     """
     if assume_committed and assume_aborted:
         raise ConfigError("--assume-committed and --assume-aborted contradict each other; give one of them")
@@ -131,4 +143,6 @@ def run(
     for option, value in given:
         if value is not None:
             configuration.set_string(option.key, str(value))
-    run_program(program, arguments, configuration, KeepingEngine(program))
+    engine = KeepingEngine(program)
+    with stopped_by_signals(lambda: list(engine.running)):
+        run_program(program, arguments, configuration, engine)

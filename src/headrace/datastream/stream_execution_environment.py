@@ -218,7 +218,11 @@ class StreamExecutionEnvironment:
         return engine().run_job(*self.job.take(job_name))
 
     def execute_async(self, job_name: str | None = _UNNAMED) -> JobClient:
-        """Start what has been described, and go on. The default name counts as no name: see `execute`."""
+        """Start what has been described, and go on. The default name counts as no name: see `execute`.
+
+        `headrace run` stops the job with a last checkpoint when SIGTERM or Ctrl-C comes. Under plain `python` nothing
+        does: have the program call `stop` of the `JobClient`, or the job ends without one.
+        """
         return engine().start_job(*self.job.take(None if job_name == _UNNAMED else job_name))
 
     def get_execution_plan(self) -> str:

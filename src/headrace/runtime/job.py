@@ -25,7 +25,6 @@ import os
 import random
 import secrets
 import shutil
-import signal
 import sys
 import tempfile
 import threading
@@ -34,7 +33,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeAlias
 
 from headrace.checkpoint.decision import BackOff, OtherCopy, TimedOut
@@ -64,6 +62,7 @@ from headrace.runtime.coordinator import Coordinator
 from headrace.runtime.link import LaneFailed, Link, LocalLink
 from headrace.runtime.restart import delay_before_restart
 from headrace.runtime.settings import check_plan, read_settings
+from headrace.runtime.signals import stopped_by_signals
 from headrace.runtime.worker import Worker
 
 log = logging.getLogger("headrace")
@@ -91,7 +90,7 @@ def run_job(plan: Plan, configuration: Configuration, watch: Watch = contextlib.
     SIGTERM and SIGINT stop it with a last checkpoint, a second one at once.
     """
     job = Job(plan, configuration)
-    with _log_to_stderr(), _signals(job), watch(job):
+    with _log_to_stderr(), stopped_by_signals(lambda: [job]), watch(job):
         try:
             return job.run()
         except InternalError:
@@ -480,30 +479,6 @@ def _sweep(own: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
             for each in held:
                 each.release()
-
-
-@contextlib.contextmanager
-def _signals(job: Job) -> Iterator[None]:
-    """The first SIGTERM or SIGINT stops the job with a last checkpoint, the second ends the process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    seen: list[int] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-        if len(seen) > 1:
-            os.write(2, b"headrace: ended at once by a second signal, without a last checkpoint\n")
-            os._exit(128 + number)
-        os.write(2, b"headrace: stopping with a last checkpoint; signal again to end at once\n")
-        job.stop()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -227,7 +227,8 @@ ENDLESS = (
     + """
 import time
 def slowly(n):
-    print(n, flush=True)
+    # In one piece: two jobs may print.
+    print(f"{n}\\n", end="", flush=True)
     time.sleep(0.001)
     return n
 env.enable_checkpointing(1000)
@@ -265,6 +266,66 @@ def test_a_signal_stops_with_a_last_checkpoint_and_the_next_run_goes_on_behind_i
         assert second.stdout is not None
         assert second.stdout.readline() == f"{last + 1}\n"
         second.kill()
+
+
+ASYNCHRONOUS = {
+    "execute_async": ENDLESS.replace(
+        'execute("endless")', 'execute_async("endless").get_job_execution_result().result()'
+    ),
+    "execute_and_collect": ENDLESS.replace(
+        'env.from_collection(range(1_000_000)).uid("numbers").map(slowly)\nenv.execute("endless")',
+        'numbers = env.from_collection(range(1_000_000)).uid("numbers").map(slowly)\n'
+        'list(numbers.execute_and_collect("endless"))',
+    ),
+    "beside execute": ENDLESS.replace(
+        'env.execute("endless")',
+        'job = env.execute_async("endless")\n'
+        "env.from_collection(range(-1, -1_000_000, -1)).map(slowly)\n"
+        'env.execute("another")\njob.get_job_execution_result().result()',
+    ),
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", ASYNCHRONOUS)
+def test_a_signal_stops_jobs_that_run_beside_the_program_too(
+    how: str, number: signal.Signals, program: Callable[[str], Path]
+) -> None:
+    path = program(ASYNCHRONOUS[how] + '\nprint("behind", file=sys.stderr)\n')
+    with start(path) as process:
+        assert process.stdout is not None
+        awaited = {"0\n", "-1\n"} if how == "beside execute" else {"0\n"}
+        while awaited:
+            line = process.stdout.readline()
+            assert line
+            awaited.discard(line)
+        process.send_signal(number)
+        try:
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 0, said
+    assert said.count("stopping with a last checkpoint; signal again to end at once") == 1
+    assert said.endswith("behind\n")
+    folder = path.parent / ".headrace" / "endless"
+    assert [file for file in folder.iterdir() if "checkpoint" in file.name and file.suffix == ".json"]
+
+
+def test_a_second_signal_ends_a_program_whose_job_does_not_stop(program: Callable[[str], Path]) -> None:
+    path = program(ASYNCHRONOUS["execute_async"].replace("time.sleep(0.001)", "time.sleep(1_000)"))
+    with start(path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "0\n"
+        process.send_signal(signal.SIGTERM)
+        assert any("signal again" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + signal.SIGINT
+    assert "ended at once by a second signal" in said
 
 
 def test_without_logging_of_its_own_a_program_shows_headraces_log_and_with_it_does_not(

@@ -62,6 +62,9 @@ def test_a_running_job_writes_savepoints_and_another_goes_on_from_one(
     assert [result.exit_code for result in results] == [0, 0], results[0].output
     paths = [Path(result.output.strip()) for result in results]
     assert paths[0] != paths[1]
+    name = r"savepoint-\w+-\d+-\d+-[0-9a-f]{12}"
+    assert re.fullmatch(name, paths[0].name)
+    assert re.search(rf"--from savepoints/{name} market_lag\.py", CliRunner().invoke(main, ["run", "--help"]).output)
     assert all((path / "savepoint.json").is_file() and path.parent == tmp_path / "saved" for path in paths)
     assert running.poll() is None
     shown = CliRunner().invoke(main, ["checkpoints", "show", str(paths[0])]).output
