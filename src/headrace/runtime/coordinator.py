@@ -10,8 +10,12 @@ with at most one in flight. Up to PREPARED it can be given up at no cost, as wri
 checkpoint commits both; behind it, it is finished or the job starts again.
 
 Each lane has a worker, and its regions are its own. So a lane whose worker is lost (`lose`) comes back alone, from the
-last checkpoint, while the others go on reading; no checkpoint begins meanwhile. Only if it is lost during a commit, and
-its part of that did not come about, does the whole job start again (`LaneCannotRejoin`).
+last checkpoint, while the others go on reading; no checkpoint begins meanwhile. What it takes to come back,
+
+    a new process → Fence → Fenced → ReadMarkers → MarkersRead → `on_lane_lost` → Deploy → Deployed → Run
+
+is a matter of messages too, so nothing waits for it. A lane that is lost during a commit and finds its part done takes
+up the checkpoint under way; if its part did not come about, the whole job starts again (`LaneCannotRejoin`).
 
 Invariants. A manifest is durable before any region commits it. A number is used once. Nothing here touches a client:
 the workers do, and the enumerators, which are asked for new splits in a thread of their own as their calls block.
@@ -87,15 +91,28 @@ class LaneCannotRejoin(ExternalError):
 
 @dataclass(slots=True)
 class _InFlight:
-    """The checkpoint under way. `acknowledged` holds what each lane has sent; `manifest` is None until all have."""
+    """The checkpoint under way. `acknowledged` holds what each lane has sent; `manifest` is None until all have.
+
+    Behind one that `is_final` the job ends, with the input if `is_end` and not by a stop.
+    """
 
     id: SnapshotId
     started_at: float
     is_final: bool
+    is_end: bool
     savepoint: Path | None
     acknowledged: dict[int, Mapping[str, RegionSnapshot]] = field(default_factory=dict)
     manifest: Manifest | None = None
     uncommitted: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Away:
+    """A lane that is lost; `manifest` is what it comes back from, once that is decided."""
+
+    due: float
+    is_coming: bool = False
+    manifest: Manifest | None = None
 
 
 class Coordinator:
@@ -138,7 +155,7 @@ class Coordinator:
         self._next_checkpoint: float | None = None
         self._failures = 0
         self._ended: set[int] = set()
-        self._away: dict[int, float] = {}
+        self._away: dict[int, _Away] = {}
         self._discovered: list[tuple[int, AddSplits]] = []
         self._stopping = False
         self._savepoint_request: Path | None = None
@@ -201,13 +218,15 @@ class Coordinator:
             case Failed(error):
                 raise LaneFailed(lane, error)
             case Fenced() | MarkersRead() | Deployed():
-                raise InternalError(f"{type(message).__name__} was not asked for")
+                if lane not in self._away:
+                    raise InternalError(f"{type(message).__name__} was not asked for")
+                self._bring_back(lane, self._away[lane], message)
             case _:
                 assert_never(message)
 
     def lose(self, lane: int, delay_s: float) -> None:
-        """Go on without a lane, and have it back in a while."""
-        self._away[lane] = self._clock() + delay_s
+        """Go on without a lane, and have it back in a while; at once if the job is to stop."""
+        self._away[lane] = _Away(self._clock() + (0 if self._stopping else delay_s))
         self._ended.discard(lane)
         if self._in_flight is not None and self._in_flight.manifest is None:
             # The others keep what they have written, and the next checkpoint commits it.
@@ -219,9 +238,11 @@ class Coordinator:
         """Do what is due: discovery, a checkpoint's start or timeout."""
         now = self._clock()
         self._discover(now)
-        for lane, due in list(self._away.items()):
-            if now >= due:
-                self._rejoin(lane)
+        for lane, away in self._away.items():
+            if not away.is_coming and (now >= away.due or self._stopping):
+                away.is_coming = True
+                self._link.restart(lane)
+                self._link.send(Fence(), lane)
         flight = self._in_flight
         if flight is not None:
             waited_ms = (now - flight.started_at) * 1000
@@ -240,8 +261,8 @@ class Coordinator:
     def seconds_until_due(self) -> float:
         """How long `tick` has nothing to do, at most."""
         now = self._clock()
-        due = [*self._next_discovery.values(), *self._away.values()]
-        if self._in_flight is None and self._next_checkpoint is not None:
+        due = [*self._next_discovery.values(), *(away.due for away in self._away.values() if not away.is_coming)]
+        if self._in_flight is None and self._next_checkpoint is not None and not self._away:
             due.append(self._next_checkpoint)
         return max(0.0, min(due, default=now + 1) - now)
 
@@ -265,13 +286,15 @@ class Coordinator:
         while True:
             markers: list[Marker | None] = []
             for lane in range(self._link.lanes):
-                # A worker that is gone knows nothing of its regions; the others do of theirs.
+                # A worker that is gone knows nothing of its regions; the others do of theirs. What they say besides
+                # concerns nobody any more: the attempt is over.
                 with contextlib.suppress(LaneFailed):
-                    markers += self._read_markers(lane).values()
+                    said = ask(self._link, {lane: ReadMarkers()}, MarkersRead, skips_others=True)[lane]
+                    markers += decode_markers(said.markers).values()
             if not markers:
                 # Nothing to claim, so the folder alone says who works in it.
                 newest = self._folder.read().newest
-                if newest is None:
+                if newest is None or newest.id.attempt == baseline.id.attempt:
                     return TimedOut()
                 return OtherCopy(newest.id, continues=newest.incarnation == baseline.incarnation)
             waited_ms = int((self._clock() - started_at) * 1000)
@@ -322,33 +345,40 @@ class Coordinator:
             if lane not in self._away:
                 self._link.send(message, lane)
 
-    def _rejoin(self, lane: int) -> None:
-        """A new worker for a lane that was lost. Raises `LaneFailed` if it fails too, `LaneCannotRejoin` if it must not
-        go on alone."""
+    def _bring_back(self, lane: int, away: _Away, said: Fenced | MarkersRead | Deployed) -> None:
+        """A lost lane's new worker has come this far. Raises `LaneCannotRejoin` if it must not go on alone."""
+        match said:
+            case Fenced():
+                crash_point("lane.fenced")
+                self._link.send(ReadMarkers(), lane)
+            case MarkersRead(markers):
+                away.manifest = self._manifest_for(lane, decode_markers(markers))
+                self._link.send(self._start.deployment(away.manifest, lane), lane)
+            case Deployed():
+                assert away.manifest is not None
+                for message in self._unheld(away.manifest, lane):
+                    self._link.send(message, lane)
+                self._link.send(Run(), lane)
+                del self._away[lane]
+                log.info("lane %d resumes from checkpoint %s", lane, away.manifest.id)
+                if self._in_flight is not None:
+                    self._committed(self._in_flight, self._start.regions_of(lane))
+            case _:
+                assert_never(said)
+
+    def _manifest_for(self, lane: int, markers: Mapping[str, Marker | None]) -> Manifest:
+        """What a lost lane comes back from."""
         assert self._last is not None
-        self._away[lane] = float("inf")
-        self._link.restart(lane)
-        ask(self._link, {lane: Fence()}, Fenced)
-        crash_point("lane.fenced")
-        flight = self._in_flight
         # Whoever was about to shut this copy out may just have been shut out by it.
         others = self._folder.announced() - self._start.known
         newest = self._folder.read().newest
         if others or newest is None or newest.id.epoch > self._last.id.epoch:
             raise LaneCannotRejoin(f"lane {lane} was lost, and another copy of the job is starting")
-        prepared = None if flight is None else flight.manifest
-        manifest = on_lane_lost(self._last, prepared, self._read_markers(lane))
+        prepared = None if self._in_flight is None else self._in_flight.manifest
+        manifest = on_lane_lost(self._last, prepared, markers)
         if manifest is None:
             raise LaneCannotRejoin(f"lane {lane} was lost while a checkpoint was committed, and did not commit it")
-        own = self._start.regions_of(lane)
-        self._start.deploy(manifest, [lane], dict.fromkeys(own, manifest.id.number))
-        for message in self._unheld(manifest, lane):
-            self._link.send(message, lane)
-        self._link.send(Run(), lane)
-        del self._away[lane]
-        log.info("lane %d resumes from checkpoint %s", lane, manifest.id)
-        if flight is not None:
-            self._committed(flight, own)
+        return manifest
 
     def _unheld(self, manifest: Manifest, lane: int) -> list[AddSplits]:
         """What a lane was told of splits that the manifest does not hold."""
@@ -359,10 +389,6 @@ class Coordinator:
             if told == lane and not message.splits.keys() <= operators[message.operator].splits.keys()
         ]
 
-    def _read_markers(self, lane: int) -> dict[str, Marker | None]:
-        """The markers of a lane's own regions, by transactional id."""
-        return decode_markers(ask(self._link, {lane: ReadMarkers()}, MarkersRead)[lane].markers)
-
     @property
     def _has_ended(self) -> bool:
         return len(self._ended) == self._link.lanes
@@ -371,7 +397,7 @@ class Coordinator:
         assert self._last is not None
         self._number += 1
         at = replace(self._last.id, number=self._number)
-        self._in_flight = _InFlight(at, now, is_final, self._savepoint_request)
+        self._in_flight = _InFlight(at, now, is_final, self._has_ended, self._savepoint_request)
         self._savepoint_request = None
         crash_point("checkpoint.triggered")
         tell(self._link, TriggerCheckpoint(at, is_final))
@@ -435,7 +461,7 @@ class Coordinator:
             if self._ends_with_savepoint and isinstance(self._last_savepoint, HeadraceError):
                 raise self._last_savepoint
         if flight.is_final:
-            if self._has_ended:
+            if flight.is_end:
                 self._folder.mark_finished(manifest.id)
             self.is_done = True
 

@@ -1,7 +1,7 @@
 """Running a job: attempts one after the other, signals, and what the program that started it can ask.
 
-Theory of operation. An *attempt* is one coordinator with its worker, from the start path to the end. What it fails with
-decides what follows:
+Theory of operation. An *attempt* is one coordinator with its workers, from the start path to the end. What it fails
+with decides what follows:
 
 | failure | then |
 |---|---|
@@ -58,7 +58,7 @@ from headrace.errors import (
 from headrace.plan.graph import Plan
 from headrace.plan.parallelism import lanes, with_parallelism
 from headrace.runtime.collecting import Collecting, LaneCollected, with_collected
-from headrace.runtime.coordinator import Coordinator
+from headrace.runtime.coordinator import Coordinator, LaneCannotRejoin
 from headrace.runtime.link import LaneFailed, Link, LocalLink
 from headrace.runtime.restart import delay_before_restart
 from headrace.runtime.settings import check_plan, read_settings
@@ -282,7 +282,8 @@ class Job(JobClient):
                     # What was asked for is durable now: a restart goes on from there.
                     chosen, fresh, assume = None, False, None
                 self._shut_down(link, coordinator)
-            self._pause(pause_s)
+            if pause_s:
+                self._pause(pause_s)
             self._attempts += 1
 
     def _connect(self, folder: CheckpointFolder) -> Link:
@@ -324,6 +325,10 @@ class Job(JobClient):
                     log.warning(
                         "another copy of job `%s` began an epoch, and did not come to its claim", self._plan.job_name
                     )
+        if isinstance(error, LaneCannotRejoin):
+            # What comes of a failure that has been counted, and waited for.
+            log.warning("all lanes of job `%s` start again: %s", self._plan.job_name, error)
+            return 0.0
         self._failures.append(time.monotonic() * 1000)
         delay_ms = delay_before_restart(self._settings.restart_strategy, self._failures, random.random())
         is_final = isinstance(error, ConfigError | StateError | JobCancelled | InternalError)
@@ -365,6 +370,7 @@ class Job(JobClient):
             return TimedOut()
 
     def _run_attempt(self, link: Link, coordinator: Coordinator) -> None:
+        link.start()
         coordinator.start()
         if coordinator.finished_before is not None:
             manifest = coordinator.finished_before.manifest

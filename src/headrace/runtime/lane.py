@@ -5,8 +5,8 @@ threads do what has to go on while a function of the user's takes its time: one 
 ends the process at once when the coordinator is gone; one gives a sign of life. What the program logs is sent over, and
 what it collects.
 
-The program's own file is not run again. Its functions and classes come along with the plan, by value; its classes are
-put into this process's `__main__`, so that values of them can be pickled here and unpickled there.
+The program's own file is not run again. Its functions and classes come along with the plan, by value, and are put into
+this process's `__main__`, so that values of them can be pickled here and unpickled there.
 
 Started by `headrace.runtime.team`, with the number of an inherited socket.
 """
@@ -60,7 +60,7 @@ class Setup:
     levels: Mapping[str, int]
     heartbeat_s: float
     root: Path
-    classes: Mapping[str, bytes]
+    names: Mapping[str, bytes]
     plan: bytes
     settings: Settings
 
@@ -101,10 +101,13 @@ def main(descriptor: int) -> None:
     """Work until the coordinator says `Close`, or is gone."""
     os.set_inheritable(descriptor, False)
     for number in (signal.SIGINT, signal.SIGTERM):
-        # The coordinator decides what a signal means, and tells.
-        signal.signal(number, signal.SIG_IGN)
+        # The coordinator decides what a signal means, and tells. Not ignored: programs that functions start would be
+        # deaf too.
+        signal.signal(number, lambda number, frame: None)
     _end_with_parent()
     channel = _Channel(Connection(descriptor))
+    # A child of a function's must not hold the socket, nor speak through it.
+    os.register_at_fork(after_in_child=channel.leave)
     setup: Setup = channel.receive()
     sys.argv = list(setup.argv)
     _log_to(channel, setup.levels)
@@ -120,7 +123,7 @@ def main(descriptor: int) -> None:
 
 def _worker(setup: Setup, channel: _Channel) -> Worker:
     main = sys.modules["__main__"]
-    for name, data in setup.classes.items():
+    for name, data in setup.names.items():
         setattr(main, name, cloudpickle.loads(data))
     try:
         plan: Plan = cloudpickle.loads(setup.plan)
@@ -156,15 +159,14 @@ def _serve(worker: Worker, channel: _Channel, lane: int) -> None:
 
 def pack(error: BaseException, lane: int) -> PackedError:
     """The error as another process can take it in; its text names the lane."""
-    cause = error.__cause__
     if isinstance(error, HeadraceError):
-        error.args = (f"lane {lane}: {error}", *error.args[1:])
+        cause, packed = error.__cause__, _pickled(error)
+        packed.args = (f"lane {lane}: {error}", *packed.args[1:])
     else:
-        cause = error
-        error = ExternalError(f"lane {lane}: {type(error).__name__}: {error}")
+        cause, packed = error, ExternalError(f"lane {lane}: {type(error).__name__}: {error}")
     if cause is None:
-        return PackedError(_pickled(error))
-    return PackedError(_pickled(error), _pickled(cause), "".join(traceback.format_exception(cause)))
+        return PackedError(packed)
+    return PackedError(packed, _pickled(cause), "".join(traceback.format_exception(cause)))
 
 
 def unpack(packed: PackedError) -> BaseException:
@@ -240,6 +242,11 @@ class _Channel:
                 self._connection.send_bytes(data)
         except OSError:
             os._exit(_COORDINATOR_GONE)
+
+    def leave(self) -> None:
+        """In a forked child: let go of the socket, and log to nobody."""
+        self._connection.close()
+        logging.getLogger().handlers.clear()
 
     def put_nowait(self, record: logging.LogRecord) -> None:
         """What `logging.handlers.QueueHandler` wants of a queue."""

@@ -38,8 +38,13 @@ class Link(Protocol):
 
     lanes: int
 
+    def start(self) -> None:
+        """Begin: nothing is said before."""
+        ...
+
     def send(self, message: ToWorker, lane: int) -> None:
-        """To one of them. What it fails with comes as `Failed`."""
+        """To one of them. What it fails with comes as `Failed`; behind that nothing is heard of it until it is asked
+        something, or replaced."""
         ...
 
     def receive(self, lane: int | None = None) -> tuple[int, ToCoordinator] | None:
@@ -69,17 +74,20 @@ def tell(link: Link, message: ToWorker) -> None:
         link.send(message, lane)
 
 
-def ask(link: Link, messages: Mapping[int, ToWorker], reply: type[Reply]) -> dict[int, Reply]:
+def ask(
+    link: Link, messages: Mapping[int, ToWorker], reply: type[Reply], *, skips_others: bool = False
+) -> dict[int, Reply]:
     """Say something to some workers, and wait for the answer of each; by lane.
 
-    Raises `LaneFailed` for one that fails. What others say meanwhile stays where it is.
+    Raises `LaneFailed` for one that fails. What other lanes say meanwhile stays where it is; what these have said
+    before is a mistake, unless the attempt is over and it is passed over (`skips_others`).
     """
     for lane, message in messages.items():
         link.send(message, lane)
-    return {lane: _answer(link, message, reply, lane) for lane, message in messages.items()}
+    return {lane: _answer(link, message, reply, lane, skips_others) for lane, message in messages.items()}
 
 
-def _answer(link: Link, message: ToWorker, reply: type[Reply], lane: int) -> Reply:
+def _answer(link: Link, message: ToWorker, reply: type[Reply], lane: int, skips_others: bool) -> Reply:
     while True:
         match link.receive(lane):
             case None:
@@ -88,8 +96,10 @@ def _answer(link: Link, message: ToWorker, reply: type[Reply], lane: int) -> Rep
                 raise LaneFailed(lane, error)
             case (_, said) if isinstance(said, reply):
                 return said
-            case (_, said):
+            case (_, said) if not skips_others:
                 raise InternalError(f"{type(said).__name__} in answer to {type(message).__name__}")
+            case _:
+                pass
 
 
 class LocalLink:
@@ -101,6 +111,9 @@ class LocalLink:
         self._worker = worker
         self._collecting = collecting
         self._inbox: deque[ToCoordinator] = deque()
+
+    def start(self) -> None:
+        """Nothing to do."""
 
     def send(self, message: ToWorker, lane: int) -> None:
         """Let the worker do it."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, assert_never
 
@@ -134,19 +134,17 @@ class Start:
         self.baseline = baseline
         self._say_where(decision, baseline)
         sources = {} if isinstance(decision, StartFresh) else {r: at.number for r, at in decision.sources.items()}
-        self.deploy(baseline, range(self._lanes), sources)
+        ask(self._link, {lane: self.deployment(baseline, lane, sources) for lane in range(self._lanes)}, Deployed)
         self._claim(baseline)
         self._folder.withdraw(self.known)
         return baseline
 
-    def deploy(self, manifest: Manifest, deployed: Iterable[int], sources: Mapping[str, int]) -> None:
-        """Open all operators of these lanes, as they are in the manifest; `sources` says from which snapshot each
-        region is, by number."""
-        messages = {}
-        for lane in deployed:
-            own = {region: sources.get(region, 0) for region in self.regions_of(lane)}
-            messages[lane] = Deploy(own, self.operators_of(manifest, lane))
-        ask(self._link, messages, Deployed)
+    def deployment(self, manifest: Manifest, lane: int, sources: Mapping[str, int] | None = None) -> Deploy:
+        """What opens a lane's operators as they are in the manifest. `sources` says from which snapshot each region is,
+        by number; None: from that one."""
+        numbers = sources if sources is not None else dict.fromkeys(manifest.regions, manifest.id.number)
+        own = {region: numbers.get(region, 0) for region in self.regions_of(lane)}
+        return Deploy(own, self.operators_of(manifest, lane))
 
     def operators_of(self, manifest: Manifest, lane: int) -> dict[str, OperatorSnapshot]:
         """What the manifest holds of one lane, by operator id."""

@@ -1,11 +1,12 @@
 """A team of workers: one process for each lane, as the coordinator sees them.
 
 Theory of operation. A worker's process is started with one end of a socket pair and told everything else through it.
-Its death is seen as the end of that socket; one that gives no sign of life for `heartbeat.timeout` is killed. Either
-way it has failed as if it had said so itself.
+Its death is seen as the end of that socket, or of the process where a child of its own holds the socket; one that gives
+no sign of life for `heartbeat.timeout` is killed. Either way it has failed as if it had said so itself.
 
-Invariants. A lane's former process is dead before a new one is started. Nothing that a lane's former process said is
-heard after that. No process outlives `close`; one whose coordinator is gone ends itself (see `headrace.runtime.lane`).
+Invariants. A worker fails once: behind that nothing of it is heard until it is asked something, or another one has
+taken its place. A lane's former process is dead before a new one is started. No process outlives `close`; one whose
+coordinator is gone ends itself (see `headrace.runtime.lane`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections import deque
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FunctionType
 from typing import Final
 
 import cloudpickle
@@ -39,6 +41,7 @@ from headrace.runtime.messages import (
     Close,
     Failed,
     ToCoordinator,
+    ToStart,
     ToWorker,
 )
 from headrace.runtime.settings import Settings
@@ -57,7 +60,6 @@ _HEARD_AT_ONCE: Final = 100
 _BOOTSTRAP: Final = """\
 import sys
 sys.path[:] = sys.argv[2:]
-from headrace.runtime.collecting import Collecting, with_collected
 from headrace.runtime.lane import main
 main(int(sys.argv[1]))
 """
@@ -75,19 +77,23 @@ class Team:
         self._inbox: deque[tuple[int, ToCoordinator]] = deque()
         self._collecting = collecting
         self._plan = _pickled(with_collected(plan, None))
-        self._classes = _own_classes()
+        self._names = _own_names()
         self._members: dict[int, _Member] = {}
-        try:
-            for lane in range(self.lanes):
-                self._start(lane)
-        except BaseException:
-            self.close()
-            raise
+
+    def start(self) -> None:
+        """Start the workers."""
+        for lane in range(self.lanes):
+            self._start(lane)
 
     def send(self, message: ToWorker, lane: int) -> None:
-        """To the worker of one lane. One that does not take it in has failed."""
+        """To the worker of one lane."""
         self._collecting.on_sent(message, lane)
-        self._send(self._members[lane], pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+        member = self._members[lane]
+        if isinstance(message, ToStart):
+            member.is_lost = False
+            if not member.is_alive:
+                self._fail(member, ExternalError(f"lane {lane}: its worker {member.last_words()}"))
+        self._send(member, pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
 
     def receive(self, lane: int | None = None) -> tuple[int, ToCoordinator] | None:
         """The next thing that a worker says."""
@@ -99,8 +105,7 @@ class Team:
 
     def work(self, timeout_s: float) -> None:
         """Wait for a worker to say something, for `timeout_s` at most."""
-        # Everything that is there is heard before anybody is taken for dead: it may be this process that slept.
-        wait_s = 0 if self._inbox else timeout_s
+        wait_s = timeout_s
         for _ in range(_HEARD_AT_ONCE):
             listened = {member.connection: member for member in self._members.values() if member.is_alive}
             ready = connection.wait(list(listened), wait_s)
@@ -109,10 +114,18 @@ class Team:
                 assert isinstance(each, Connection)
                 self._hear(listened[each])
             if not ready:
+                self._look_after()
                 break
+
+    def _look_after(self) -> None:
+        """Who is dead, or as good as. Everything that was there has been heard: it may be this process that slept."""
         now, patience_s = time.monotonic(), self._settings.heartbeat_timeout_ms / 1000
         for member in self._members.values():
-            if member.is_alive and now - member.heard_at > (patience_s if member.has_begun else _START_S):
+            if not member.is_alive:
+                continue
+            if member.has_ended:
+                self._lose(member, None)
+            elif now - member.heard_at > (patience_s if member.has_begun else _START_S):
                 self._lose(member, self._no_sign if member.has_begun else f"did not come up within {_START_S:g} s")
 
     def restart(self, lane: int) -> None:
@@ -133,24 +146,30 @@ class Team:
         )
 
     def close(self) -> list[BaseException]:
-        """Let all close everything, and end them."""
+        """Let all close everything, and end them. A worker that dies now is told of, and changes nothing."""
         self._inbox.clear()
-        for lane in self._members:
-            self.send(Close(), lane)
+        for member in self._members.values():
+            member.is_lost = False
+            self._send(member, pickle.dumps(Close()))
         deadline = time.monotonic() + _CLOSE_S
         for member in self._members.values():
             while member.is_alive and (left := deadline - time.monotonic()) > 0:
-                for each in connection.wait([member.connection], left):
-                    self._hear(member, is_closing=True)
-                    assert each
+                if connection.wait([member.connection], left):
+                    self._hear(member)
             member.end(max(0.0, deadline - time.monotonic()))
-        errors = [said.error for _, said in self._inbox if isinstance(said, Failed)]
+        said = [message.error for _, message in self._inbox if isinstance(message, Failed)]
         self._inbox.clear()
-        return errors
+        for error in said:
+            if isinstance(error, _WorkerLost) and error.is_worth_telling:
+                log.warning("while everything was closed: %s", error)
+        return [error for error in said if not isinstance(error, _WorkerLost)]
 
     @property
     def _no_sign(self) -> str:
-        return f"gave no sign of life for {self._settings.heartbeat_timeout_ms / 1000:g} s (`heartbeat.timeout`)"
+        return (
+            f"gave no sign of life for {self._settings.heartbeat_timeout_ms / 1000:g} s (`heartbeat.timeout`): it was "
+            "halted, or a function held the interpreter all the time, as a long regular expression does"
+        )
 
     def _start(self, lane: int) -> None:
         attempt = self._attempt_number + self._restarts
@@ -162,7 +181,7 @@ class Team:
             levels=_levels(),
             heartbeat_s=interval_s,
             root=self._root,
-            classes=self._classes,
+            names=self._names,
             plan=self._plan,
             settings=self._settings,
         )
@@ -180,19 +199,22 @@ class Team:
         except OSError:
             self._lose(member, None)
 
-    def _hear(self, member: _Member, *, is_closing: bool = False) -> None:
+    def _hear(self, member: _Member) -> None:
         try:
-            said: Said = pickle.loads(member.connection.recv_bytes())
+            data = member.connection.recv_bytes()
         except BlockingIOError:
             self._lose(member, self._no_sign)
             return
         except (EOFError, OSError):
-            if is_closing:
-                member.is_alive = False
-            else:
-                self._lose(member, None)
+            self._lose(member, None)
             return
         member.heard_at, member.has_begun = time.monotonic(), True
+        try:
+            said: Said = pickle.loads(data)
+        except Exception as error:  # noqa: BLE001 - a class of the user's may do anything
+            text = f"lane {member.lane}: what it hands over cannot be read here: {type(error).__name__}: {error}"
+            self._fail(member, ConfigError(text))
+            return
         match said:
             case Alive():
                 pass
@@ -200,18 +222,33 @@ class Team:
                 member.progress = said
             case Logged(record):
                 _log(record, member.lane)
+            case PackedError():
+                self._fail(member, unpack(said))
+            case _ if member.is_lost:
+                pass
             case Collected(elements):
                 self._collecting.take(member.lane, elements)
-            case PackedError():
-                self._inbox.append((member.lane, Failed(unpack(said))))
             case _:
                 self._collecting.on_said(said, member.lane)
                 self._inbox.append((member.lane, said))
 
     def _lose(self, member: _Member, why: str | None) -> None:
-        member.end(0 if why else 1.0)
+        is_orderly = member.end(0 if why else 1.0)
         text = f"lane {member.lane}: its worker {why or member.last_words()}"
-        self._inbox.append((member.lane, Failed(ExternalError(text))))
+        self._fail(member, _WorkerLost(text, is_worth_telling=not is_orderly))
+
+    def _fail(self, member: _Member, error: BaseException) -> None:
+        if not member.is_lost:
+            member.is_lost = True
+            self._inbox.append((member.lane, Failed(error)))
+
+
+class _WorkerLost(ExternalError):
+    """A worker's process is gone; `is_worth_telling` unless it ended as it was told to."""
+
+    def __init__(self, message: str, *, is_worth_telling: bool) -> None:
+        super().__init__(message)
+        self.is_worth_telling = is_worth_telling
 
 
 class _Member:
@@ -220,6 +257,7 @@ class _Member:
     def __init__(self, lane: int, patience_s: float, *, is_armed: bool) -> None:
         self.lane = lane
         self.is_alive = True
+        self.is_lost = False
         self.has_begun = False
         self.heard_at = time.monotonic()
         self.progress = LaneProgress()
@@ -245,8 +283,13 @@ class _Member:
             self.connection = Connection(ours.detach())
         log.debug("lane %d works in process %d", lane, self._process.pid)
 
-    def end(self, patience_s: float) -> None:
-        """Make sure that the process is gone, after `patience_s` by force. May be called twice."""
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def end(self, patience_s: float) -> bool:
+        """Make sure that the process is gone, after `patience_s` by force; whether it ended well. May be called
+        twice."""
         self.is_alive = False
         self.connection.close()
         try:
@@ -254,6 +297,7 @@ class _Member:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        return self._process.returncode == 0
 
     def last_words(self) -> str:
         """How it ended, once it has."""
@@ -280,14 +324,14 @@ def _levels() -> dict[str, int]:
     return {"": logging.root.level, **levels}
 
 
-def _own_classes() -> dict[str, bytes]:
-    """The classes of the program's own file, which exist in no module that a worker could import."""
-    classes: dict[str, bytes] = {}
+def _own_names() -> dict[str, bytes]:
+    """The classes and functions of the program's own file, which exist in no module that a worker could import."""
+    names: dict[str, bytes] = {}
     for name, value in list(vars(sys.modules["__main__"]).items()):
-        if isinstance(value, type) and value.__module__ == "__main__":
+        if isinstance(value, type | FunctionType) and value.__module__ == "__main__":
             with contextlib.suppress(Exception):  # one that the plan needs is reported with the plan
-                classes[name] = cloudpickle.dumps(value)
-    return classes
+                names[name] = cloudpickle.dumps(value)
+    return names
 
 
 def _pickled(plan: Plan) -> bytes:

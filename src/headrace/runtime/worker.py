@@ -146,15 +146,19 @@ class Worker:
         try:
             self._handle(message)
         except Exception as error:  # noqa: BLE001 - it travels as a message
-            self.outbox.append(Failed(error))
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Nothing more is read, or it would go on where nobody asks any more."""
+        self._is_running = False
+        self.outbox.append(Failed(error))
 
     def step(self, timeout_s: float, work_s: float = STEP_S) -> None:
         """Read, process and write for about `work_s`, waiting at most `timeout_s` for the first record."""
         try:
             self._step(timeout_s, work_s)
         except Exception as error:  # noqa: BLE001 - it travels as a message
-            self._is_running = False
-            self.outbox.append(Failed(error))
+            self._fail(error)
 
     def _handle(self, message: ToWorker) -> None:
         match message:

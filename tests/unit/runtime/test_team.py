@@ -11,17 +11,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.runtime.endless import Numbers
-from tests.unit.runtime.test_job import RESTART_ONCE, job_of, settings
+from tests.unit.runtime.test_job import NO_WATERMARKS, RESTART_ONCE, job_of, settings
 
-from headrace.connector.builtin import Collected, CollectSink
-from headrace.errors import ConfigError, RemoteTraceback, UserCodeError
-from headrace.plan.graph import Filter, Map
-from headrace.runtime.job import run_job
+from headrace.connector import SinkWriter, Transaction, WriterContext
+from headrace.connector.builtin import Collected, CollectSink, PrintSink
+from headrace.errors import ConfigError, ExternalError, RemoteTraceback, UserCodeError
+from headrace.plan.graph import Filter, Map, PlanBuilder, ReadSource, WriteSink
+from headrace.runtime.coordinator import Coordinator
+from headrace.runtime.job import Job, run_job
+from headrace.runtime.team import Team
 
 LANES = 2
 SPLITS = ("a", "b", "c", "d")
@@ -156,6 +160,157 @@ def test_what_functions_log_is_logged_in_one_place(caplog: pytest.LogCaptureFixt
 
 def test_lanes_without_a_split_end_with_the_others() -> None:
     assert Counter(run(Filter(lambda value: True), parallelism_default=6)) == Counter(dict.fromkeys(range(300), 4))
+
+
+def test_parts_of_a_job_may_have_lanes_of_their_own(capfd: pytest.CaptureFixture[str]) -> None:
+    builder = PlanBuilder()
+    for name, parallelism in (("wide", 3), ("narrow", 1)):
+        source = builder.add(ReadSource(Numbers(SPLITS, limit=5), NO_WATERMARKS), name).id
+        for n in (source, builder.add(WriteSink(PrintSink(name)), f"{name} out", (source,)).id):
+            builder.change(n, parallelism=parallelism)
+    run_job(builder.build("job"), settings(execution_checkpointing_interval="20 ms"))
+    lines = Counter(line.rsplit("> ")[0] for line in capfd.readouterr().out.splitlines())
+    assert lines.pop("narrow") == 5 * len(SPLITS)
+    assert set(lines) <= {"wide:1", "wide:2", "wide:3"}
+    assert sum(lines.values()) == 5 * len(SPLITS)
+
+
+# --- a lane that is lost at a bad moment -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lines(PrintSink):
+    """Appends numbers to a file of each lane's own. Its `flush` fails once, in lane 1, and so does what follows."""
+
+    folder: Path = Path()
+
+    def create_writer(self, context: WriterContext, transaction: Transaction | None) -> SinkWriter:
+        return LinesWriter(self.folder, context.subtask)
+
+
+class LinesWriter(SinkWriter):
+    def __init__(self, folder: Path, lane: int) -> None:
+        self._folder, self._lane = folder, lane
+        self._has_failed = False
+
+    def write(self, values: Any, timestamps: Any) -> None:
+        with (self._folder / f"lane-{self._lane}").open("a") as file:
+            file.writelines(f"{value}\n" for value in values)
+
+    def flush(self) -> None:
+        if self._lane == 1 and not (self._folder / "failed").exists():
+            (self._folder / "failed").touch()
+            self._has_failed = True
+            raise ExternalError("delivery failed")
+
+    def poll(self) -> None:
+        if self._has_failed:
+            raise ExternalError("delivery failed before")
+
+
+def test_a_lane_whose_checkpoint_fails_reads_nothing_more_and_counts_as_one_failure(tmp_path: Path) -> None:
+    plan = job_of(Numbers(SPLITS, limit=300), Map(slowly), sink=Lines(folder=tmp_path))
+    later = RESTART_ONCE | {"restart__strategy_fixed__delay_delay": "300 ms"}
+    run_job(plan, settings(parallelism_default=2, execution_checkpointing_interval="50 ms", **later))
+    written = Counter(line for file in tmp_path.glob("lane-*") for line in file.read_text().splitlines())
+    assert all(written[str(number)] >= len(SPLITS) for number in range(300))
+
+
+def test_a_worker_that_is_gone_is_not_asked_who_took_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = iter([True])
+    monkeypatch.setattr(Coordinator, "is_overtaken", lambda self: next(asked, False))
+    killed = once(tmp_path, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    assert Counter(run(Map(slowly), killed)) == Counter(dict.fromkeys(range(300), 4))
+
+
+def test_a_start_whose_second_worker_cannot_be_started_leaves_no_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def popen(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        if started:
+            raise BlockingIOError("no more processes")
+        started.append(real(*arguments, **options))
+        return started[0]
+
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(ExternalError, match="worker of lane 1 cannot be started: no more processes"):
+        run(Map(slowly))
+    assert started[0].poll() is not None
+
+
+def test_a_lane_that_is_lost_in_the_last_commit_leaves_the_job_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first commit is the claim.
+    monkeypatch.setenv("HEADRACE_CRASH_POINT", "commit.region@2#1")
+    given = {"execution_checkpointing_interval": "1 h", "execution_checkpointing_dir": str(tmp_path)}
+    assert Counter(run(Filter(lambda value: True), **given)) == Counter(dict.fromkeys(range(300), 4))
+    assert len(list(tmp_path.glob("job/*.finished"))) == 1
+
+
+def test_a_job_that_is_stopped_while_a_lane_is_away_brings_it_back_and_stops(tmp_path: Path) -> None:
+    killed = once(tmp_path, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    later = RESTART_ONCE | {"restart__strategy_fixed__delay_delay": "1 h"}
+    plan = job_of(Numbers(SPLITS), killed, Filter(lambda value: value < 0))
+    job = Job(plan, settings(parallelism_default=2, execution_checkpointing_interval="10 ms", **later))
+    runner = threading.Thread(target=job.run)
+    runner.start()
+    while job.progress is None or not job.progress.restarts:
+        time.sleep(0.01)
+    job.stop()
+    job.get_job_execution_result().result()
+    runner.join()
+
+
+def test_a_worker_that_dies_behind_the_end_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    close = Team.close
+
+    def kill_and_close(team: Team) -> list[BaseException]:
+        for member in team._members.values():
+            if member.is_alive:
+                member._process.kill()
+                member._process.wait()
+        return close(team)
+
+    monkeypatch.setattr(Team, "close", kill_and_close)
+    with caplog.at_level(logging.WARNING, "headrace"):
+        assert len(run(Filter(lambda value: True))) == 300 * len(SPLITS)
+    assert "while everything was closed: lane 0: its worker was ended by SIGKILL" in caplog.text
+
+
+def test_a_dead_worker_is_noticed_also_where_a_child_of_its_own_holds_the_socket(tmp_path: Path) -> None:
+    def fork_and_die() -> None:
+        if os.fork() == 0:
+            time.sleep(5)
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    results = run(Map(slowly), once(tmp_path, fork_and_die), heartbeat_timeout="1 h", heartbeat_interval="1 h")
+    assert Counter(results) == Counter(dict.fromkeys(range(300), 4))
+
+
+def test_programs_that_functions_start_hear_signals(tmp_path: Path) -> None:
+    def start_and_end() -> None:
+        program = subprocess.Popen(["sleep", "3600"])
+        program.terminate()
+        assert program.wait(60) == -signal.SIGTERM
+
+    run(once(tmp_path, start_and_end), restart__strategy_type="none")
+
+
+class Picky(Exception):
+    """Can be pickled, and not be read again."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(one)
+
+
+def test_elements_that_cannot_be_read_again_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"lane [01]: what it hands over cannot be read here: TypeError"):
+        run(Map(lambda value: Picky(1, 2)))
 
 
 PROGRAM = """
