@@ -316,7 +316,7 @@ def test_an_operator_of_a_new_kind_is_passed_over_nowhere(tmp_path: Path) -> Non
     new = replace(plan.node(1), operator=object(), key_selector=str)  # type: ignore[arg-type]
     opened = OpenOperator(plan.node(1), Place(0, 1, 128, 0, {}))
     opened.node = new
-    worker._plan = replace(plan, nodes=(plan.node(0), new, plan.node(2)))
+    worker._nodes = [plan.node(0), new, plan.node(2)]
     for ask in (
         lambda: holds(new),
         opened.open,
