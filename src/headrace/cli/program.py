@@ -23,7 +23,7 @@ import headrace
 from headrace.cli.main import FAILED, WRONG_SETTINGS
 from headrace.common.configuration import Configuration, launch_configuration
 from headrace.datastream.job import Engine, launch_engine
-from headrace.errors import ConfigError, DataError, HeadraceError, InternalError, UserCodeError
+from headrace.errors import ConfigError, DataError, HeadraceError, InternalError, RemoteTraceback, UserCodeError
 
 _OWN_CODE = str(Path(headrace.__file__).parent)
 
@@ -55,7 +55,9 @@ def describe(error: Exception, program: str) -> str:
         return "".join(traceback.format_exception(error)).rstrip()
     lines: list[str] = []
     is_users = isinstance(error, UserCodeError | DataError | ConfigError)
-    if is_users and error.__cause__ is not None and _user_frames(error.__cause__.__traceback__):
+    if is_users and error.__cause__ is not None and isinstance(error.__cause__.__cause__, RemoteTraceback):
+        lines.append(f"{str(error.__cause__.__cause__).rstrip()}\n")
+    elif is_users and error.__cause__ is not None and _user_frames(error.__cause__.__traceback__):
         error.__cause__.__traceback__ = _without_end(error.__cause__.__traceback__)
         lines += traceback.format_exception(error.__cause__)
     elif isinstance(error, ConfigError):

@@ -88,7 +88,9 @@ def settings_of(context: click.Context, option: click.Parameter, values: Sequenc
     is_flag=True,
     help="If nobody knows whether the last checkpoint was committed: it was not. Repeats its records if it was.",
 )
-@click.option("--parallelism", type=click.IntRange(min=1), help="Subtasks of each operator that does not say itself.")
+@click.option(
+    "--parallelism", type=click.IntRange(min=1), help="Subtasks of operators without their own `set_parallelism`."
+)
 @click.option(
     "-D",
     "settings",

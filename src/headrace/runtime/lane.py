@@ -147,7 +147,7 @@ def _serve(worker: Worker, channel: _Channel, lane: int) -> None:
         else:
             worker.step(STEP_WAIT_S, STEP_WAIT_S)
         now = time.monotonic()
-        if worker.outbox or now >= next_progress:
+        if (worker.outbox or now >= next_progress) and not isinstance(said, Close):
             next_progress = now + _PROGRESS_S
             channel.say(LaneProgress(worker.records_in, worker.records_out, worker.lag))
         for message in worker.outbox:

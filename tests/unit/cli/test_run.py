@@ -159,6 +159,26 @@ def test_what_a_function_raises_is_shown_first_and_without_the_engine(program: C
     assert "element 1 of the collection: 0" in lines[-1]
 
 
+def test_what_a_function_raises_in_a_lane_is_shown_first_too(program: Callable[[str], Path]) -> None:
+    path = program(
+        HEAD
+        + """
+from headrace.common import WatermarkStrategy
+from tests.unit.runtime.endless import Numbers
+
+def divide(n):
+    return 1 / (n - 3)
+
+env.from_source(Numbers(("a", "b"), limit=9), WatermarkStrategy.no_watermarks(), "numbers").map(divide).print()
+env.execute()
+"""
+    )
+    result = run("--parallelism", "2", path)
+    assert result.exit_code == 1
+    assert "in divide\n    return 1 / (n - 3)" in result.stderr
+    assert result.stderr.index("ZeroDivisionError: division by zero\n") < result.stderr.index("error: lane ")
+
+
 def test_a_traceback_ends_where_the_users_code_calls_ours(program: Callable[[str], Path]) -> None:
     path = program(
         HEAD
