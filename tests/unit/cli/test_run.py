@@ -159,7 +159,10 @@ def test_what_a_function_raises_is_shown_first_and_without_the_engine(program: C
     assert "element 1 of the collection: 0" in lines[-1]
 
 
-def test_what_a_function_raises_in_a_lane_is_shown_first_too(program: Callable[[str], Path]) -> None:
+def test_what_a_function_raises_in_a_lane_is_shown_first_too(
+    program: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[3])])
     path = program(
         HEAD
         + """
