@@ -36,7 +36,7 @@ from peers import FLINK_VERSION, Peers, prepare
 ROWS = (*JOBS, "first", "latency")
 LATENCY_RATE = 100
 FIRST_RESULT_RECORDS = 1_000
-HEAVY = 10
+HEAVY = 20
 """A row of slow functions has so many times fewer records."""
 MEMORY_ROWS = ("map-alo", "keyed")
 _START = time.monotonic()

@@ -23,19 +23,10 @@ from typing import Any
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
+from tests.processes import DEADLINE_S, wait_until
 
 PROGRAM = Path(__file__).with_name("counting.py")
-DEADLINE_S = 90.0
 KILLED = -signal.SIGKILL
-
-
-def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """Wait for `condition` to be true, and give what it gave."""
-    deadline = time.monotonic() + deadline_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {deadline_s:.0f} s in vain: {what}"
-        time.sleep(0.01)
-    return value
 
 
 # --- input -----------------------------------------------------------------------------------------------------------

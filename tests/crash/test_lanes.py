@@ -6,13 +6,13 @@ import os
 import random
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 
 import pytest
-from tests.crash.harness import KILLED, Job, Run, wait_until
-from tests.crash.test_topics import FINDS_PARTITIONS, add_a_partition
+from tests.crash.harness import KILLED, Job, Run
+from tests.crash.test_topics import FINDS_PARTITIONS, add_a_partition, run_until_a_partition_is_found
+from tests.processes import is_gone, state_of, wait_until
 
 from headrace.broker import DevBroker
 
@@ -50,15 +50,6 @@ def workers(run: Run) -> dict[int, int]:
     return {int(lane): int(pid) for lane, pid in re.findall(r"lane (\d+) works in process (\d+)", run.log())}
 
 
-def is_gone(pid: int) -> bool:
-    return _state(pid) in ("", "Z")
-
-
-def _state(pid: int) -> str:
-    asked = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return asked.stdout.strip()[:1]
-
-
 def kill_all(run: Run) -> None:
     """`kill -9` of the coordinator; its workers have to end by themselves, even a halted one."""
     own = workers(run).values()
@@ -69,7 +60,7 @@ def kill_all(run: Run) -> None:
 def halt_lane_at(job: Job, crash: str, lane: int, *arguments: str) -> Run:
     """Start the job, and wait until one lane's worker has halted itself at a crash point."""
     run = job.start(*arguments, crash=f"{crash}:stop#{lane}")
-    run.wait_for(lambda: lane in workers(run) and _state(workers(run)[lane]) == "T", f"lane {lane} halts at {crash}")
+    run.wait_for(lambda: lane in workers(run) and state_of(workers(run)[lane]) == "T", f"lane {lane} halts at {crash}")
     run.halts += 1
     return run
 
@@ -226,12 +217,7 @@ def test_partition_added_in_a_checkpoint_that_one_region_lost_is_read_from_its_f
     make_team: Callable[..., Job], hit: int
 ) -> None:
     job = make_team("--delay-ms", "0.5", *FINDS_PARTITIONS, per_partition=150)
-    run = job.start()
-    job.output.wait_for(50, run)
-    add_a_partition(job)
-    job.input.produce(150)
-    run.wait_for_log("reads 1 new splits")
-    run.kill()
+    run_until_a_partition_is_found(job).kill()
 
     # It is found again by the first discovery of a run in which one of the lanes loses a checkpoint around that.
     for lane in range(LANES):
@@ -270,6 +256,7 @@ def kill_at_random(job: Job, draw: random.Random, kills: int) -> None:
         job.input.produce(60)
         visible = job.output.visible()
         job.output.wait_for(min(visible + draw.randrange(1, 200), job.input.count), run)
+        # At any moment: what is drawn is when, and nothing is waited for.
         time.sleep(draw.uniform(0, 0.3))
         own = [pid for pid in workers(run).values() if not is_gone(pid)]
         victims = draw.sample(own, draw.randint(1, len(own))) if own else []

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
-from tests.crash.harness import DEADLINE_S, Input, Job, tally, wait_until
+from tests.crash.harness import Input, Job, Run, tally
+from tests.processes import DEADLINE_S, wait_until
 
 from headrace.kafka.client.provision import create_topics
 
@@ -31,19 +32,22 @@ def add_a_partition(job: Job) -> None:
     wait_until(has_leaders, "the new partition has a leader")
 
 
+def run_until_a_partition_is_found(job: Job) -> Run:
+    run = job.start()
+    job.output.wait_for(50, run)
+    add_a_partition(job)
+    job.input.produce(150)
+    run.wait_for_log("reads 1 new splits")
+    return run
+
+
 @pytest.mark.parametrize("crash", ["checkpoint.flushed@4", "commit.before@4", "commit.after@4"])
 def test_partition_added_between_two_checkpoints_is_read_from_its_first_record(
     make_job: Callable[..., Job], crash: str
 ) -> None:
     # It is found by the first discovery of a run that is killed in one of the checkpoints around that.
     job = make_job("--delay-ms", "0.5", *FINDS_PARTITIONS, per_partition=150)
-    run = job.start()
-    job.output.wait_for(50, run)
-
-    add_a_partition(job)
-    job.input.produce(150)
-    run.wait_for_log("reads 1 new splits")
-    run.kill()
+    run_until_a_partition_is_found(job).kill()
     job.crash_at(crash)
     job.finish()
 

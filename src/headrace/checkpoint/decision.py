@@ -6,7 +6,8 @@ an earlier copy is shut out and everything it left is settled, markers and folde
 exactly what happened. Every start, of whatever kind, is one path:
 
 1. lock the folder and `read` it;
-2. fence every id that `transactions_to_fence` names, then read the markers of the recorded and of the own regions;
+2. announce that, fence every id of this run's and every other one that `transactions_to_fence` names, then read the
+   markers of the recorded and of the own regions;
 3. read the folder again; if `needs_reread`, go back to 2: another copy moved on before it was fenced, and pruned;
 4. `decide`; `next_id`; resolve, redistribute, and write the result as the BASELINE of a new epoch;
 5. commit that baseline's marker in each region, its claim, and begin to read.
@@ -45,7 +46,8 @@ works with another folder, or by a `--fresh` start whose folder was lost.
 
 | what | before the checkpoint is PREPARED | behind it |
 |---|---|---|
-| a task fails | start again | finish the commit, then start again |
+| a worker of several is lost | `on_lane_lost`: it comes back alone | the same, if it has done its part |
+| a task fails otherwise | start again | finish the commit, then start again |
 | a file cannot be written, no producer error | keep the transaction, the next checkpoint commits both | start again |
 | producer error, or a transaction lost | start again: the markers decide | start again: the markers decide |
 | outcome of a commit unknown | – | ask again until it settles |
@@ -117,7 +119,7 @@ Decision = StartFresh | Restore | AlreadyFinished | Refuse
 def transactions_to_fence(
     contents: FolderContents, own: Iterable[Location], *, fresh: bool = False
 ) -> tuple[Location, ...]:
-    """The recorded transactions to shut out, beside the run's `own`, which come last.
+    """The recorded transactions to shut out behind the run's `own`.
 
     They are those of the newest manifest: older ones were shut out when it began. A fresh start takes those of every
     manifest, as it may have to begin over a folder whose newest one cannot be read.

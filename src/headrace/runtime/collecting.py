@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace.connector.builtin import CollectSink
-from headrace.plan.graph import Plan, WriteSink
+from headrace.plan.graph import Node, Plan, WriteSink
 from headrace.plan.identity import regions
+from headrace.plan.parallelism import lanes
 from headrace.runtime.messages import Acknowledged, CheckpointComplete, Deploy, ToCoordinator, ToWorker
 
 
@@ -23,20 +24,19 @@ class Collecting:
     """Elements on their way from the lanes of a job to its program; nothing, if the plan has no `CollectSink`."""
 
     def __init__(self, plan: Plan) -> None:
-        found = [n for n in plan if isinstance(n.operator, WriteSink) and isinstance(n.operator.sink, CollectSink)]
-        self._node = found[0] if found else None
+        self._sink = next((sink for node in plan if (sink := _collect_sink(node)) is not None), None)
+        # In each lane, the region that collects.
+        self._regions = {
+            region.id
+            for lane in range(lanes(plan))
+            for region in regions(plan, lane)
+            if any(_collect_sink(plan.node(n)) is not None for n in region.nodes)
+        }
         self._held: dict[int, list[tuple[float, Sequence[Any]]]] = {}
-        self._plan = plan
-
-    @property
-    def _sink(self) -> CollectSink:
-        assert self._node is not None
-        assert isinstance(self._node.operator, WriteSink)
-        assert isinstance(self._node.operator.sink, CollectSink)
-        return self._node.operator.sink
 
     def take(self, lane: int, elements: Sequence[Any]) -> None:
         """A lane has these."""
+        assert self._sink is not None
         if self._sink.on_checkpoint:
             self._held.setdefault(lane, []).append((math.inf, elements))
         else:
@@ -44,28 +44,36 @@ class Collecting:
 
     def on_said(self, said: ToCoordinator, lane: int) -> None:
         """A lane's worker says this."""
-        if self._node is not None and isinstance(said, Acknowledged):
-            held = self._held.get(lane, [])
-            self._held[lane] = [(min(at, said.number), elements) for at, elements in held]
+        if isinstance(said, Acknowledged) and lane in self._held:
+            self._held[lane] = [(min(at, said.number), elements) for at, elements in self._held[lane]]
 
     def on_sent(self, message: ToWorker, lane: int) -> None:
         """The coordinator says this to a lane."""
-        if self._node is None:
+        if lane not in self._held:
             return
         match message:
             case Deploy(sources):
                 # What is behind the snapshot that the lane starts from is produced again.
-                own = [sources[region.id] for region in regions(self._plan, lane) if self._node.id in region.nodes]
-                self._held[lane] = self._in_front(lane, own[0]) if own else []
+                number = next((at for region, at in sources.items() if region in self._regions), -1)
+                self._held[lane] = self._in_front(lane, number)
             case CheckpointComplete(number):
+                assert self._sink is not None
                 for _, elements in self._in_front(lane, number):
                     self._sink.collected.put(elements)
-                self._held[lane] = [(at, elements) for at, elements in self._held.get(lane, []) if at > number]
+                self._held[lane] = [(at, elements) for at, elements in self._held[lane] if at > number]
             case _:
                 pass
 
     def _in_front(self, lane: int, number: int) -> list[tuple[float, Sequence[Any]]]:
-        return [(at, elements) for at, elements in self._held.get(lane, []) if at <= number]
+        return [(at, elements) for at, elements in self._held[lane] if at <= number]
+
+
+def _collect_sink(node: Node) -> CollectSink | None:
+    match node.operator:
+        case WriteSink(CollectSink() as sink):
+            return sink
+        case _:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +91,9 @@ class LaneCollected:
 def with_collected(plan: Plan, collected: Any) -> Plan:
     """The plan with something else in the place of the program's `Collected`."""
     nodes = [
-        replace(node, operator=WriteSink(replace(node.operator.sink, collected=collected)))
-        if isinstance(node.operator, WriteSink) and isinstance(node.operator.sink, CollectSink)
-        else node
+        node
+        if (sink := _collect_sink(node)) is None
+        else replace(node, operator=WriteSink(replace(sink, collected=collected)))
         for node in plan
     ]
     return replace(plan, nodes=tuple(nodes))

@@ -7,7 +7,7 @@ Theory of operation. After the `headrace.runtime.start` the coordinator only ans
     → CheckpointComplete (offsets to the group) → prune
 
 with at most one in flight. Up to PREPARED it can be given up at no cost, as writers keep what they hold and the next
-checkpoint commits both; behind it, it is finished or the job starts again.
+checkpoint commits both; behind it, it is finished, or the job starts again.
 
 Each lane has a worker, and its regions are its own. So a lane whose worker is lost (`lose`) comes back alone, from the
 last checkpoint, while the others go on reading; no checkpoint begins meanwhile. What it takes to come back,
@@ -86,7 +86,7 @@ class CheckpointFailed(HeadraceError):
 
 
 class LaneCannotRejoin(ExternalError):
-    """A lane was lost with its half of a commit; the whole job has to start again."""
+    """A lane was lost with its part of a commit, or while another copy starts; the whole job has to start again."""
 
 
 @dataclass(slots=True)

@@ -11,7 +11,6 @@ coordinator is gone ends itself (see `headrace.runtime.lane`).
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import pickle
@@ -329,8 +328,10 @@ def _own_names() -> dict[str, bytes]:
     names: dict[str, bytes] = {}
     for name, value in list(vars(sys.modules["__main__"]).items()):
         if isinstance(value, type | FunctionType) and value.__module__ == "__main__":
-            with contextlib.suppress(Exception):  # one that the plan needs is reported with the plan
+            try:
                 names[name] = cloudpickle.dumps(value)
+            except Exception as error:  # noqa: BLE001 - one that the plan needs is reported with the plan
+                log.debug("`%s` of the program's file is not brought to the workers: %s", name, error)
     return names
 
 

@@ -335,6 +335,7 @@ def test_a_signal_stops_jobs_that_run_beside_the_program_too(
 
 
 def test_a_second_signal_ends_a_program_whose_job_does_not_stop(program: Callable[[str], Path]) -> None:
+    # A function that does not come back: the second signal ends it.
     path = program(ASYNCHRONOUS["execute_async"].replace("time.sleep(0.001)", "time.sleep(1_000)"))
     with start(path) as process:
         assert process.stdout is not None

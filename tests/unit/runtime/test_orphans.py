@@ -7,12 +7,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.processes import is_gone, wait_until
 
 PROGRAM = """
 import logging, os, sys
@@ -36,18 +34,6 @@ env.from_source(source, WatermarkStrategy.no_watermarks(), "numbers").map(check)
 env.execute("endless")
 """
 ROOT = Path(__file__).parents[3]
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.01)
-
-
-def is_gone(pid: int) -> bool:
-    asked = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return asked.stdout.strip()[:1] in ("", "Z")
 
 
 def start_and_end(folder: Path, way: str, number: int) -> None:

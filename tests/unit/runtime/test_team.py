@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.processes import wait_until
 from tests.unit.runtime.endless import Numbers
 from tests.unit.runtime.test_job import NO_WATERMARKS, RESTART_ONCE, job_of, settings
 
@@ -68,6 +69,7 @@ def once(folder: Path, act: Callable[[], Any], at: int = 100) -> Map:
 
 
 def slowly(value: int) -> int:
+    """So that checkpoints fall into the middle of a job."""
     time.sleep(0.001)
     return value
 
@@ -105,6 +107,7 @@ def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, caplog: pyte
 
 
 def test_a_slow_function_is_no_hang(tmp_path: Path) -> None:
+    # Longer than the timeout: that is the case.
     slept = once(tmp_path, lambda: time.sleep(2))
     run(slept, heartbeat_timeout="1500 ms", heartbeat_interval="50 ms", restart__strategy_type="none")
 
@@ -256,8 +259,7 @@ def test_a_job_that_is_stopped_while_a_lane_is_away_brings_it_back_and_stops(tmp
     job = Job(plan, settings(parallelism_default=2, execution_checkpointing_interval="10 ms", **later))
     runner = threading.Thread(target=job.run)
     runner.start()
-    while job.progress is None or not job.progress.restarts:
-        time.sleep(0.01)
+    wait_until(lambda: job.progress is not None and job.progress.restarts, "a lane is away")
     job.stop()
     job.get_job_execution_result().result()
     runner.join()
@@ -282,13 +284,17 @@ def test_a_worker_that_dies_behind_the_end_changes_nothing(
 
 
 def test_a_dead_worker_is_noticed_also_where_a_child_of_its_own_holds_the_socket(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+
     def fork_and_die() -> None:
         if os.fork() == 0:
-            time.sleep(5)
+            gate.read_bytes()  # until the test opens it
             os._exit(0)
         os.kill(os.getpid(), signal.SIGKILL)
 
     results = run(Map(slowly), once(tmp_path, fork_and_die), heartbeat_timeout="1 h", heartbeat_interval="1 h")
+    os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))  # fails if nobody has waited
     assert Counter(results) == Counter(dict.fromkeys(range(300), 4))
 
 
