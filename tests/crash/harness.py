@@ -90,6 +90,19 @@ class Output:
         self._seen: list[dict[str, Any]] = []
         self._follower: Consumer | None = None
 
+    def wait_until_written(self, times: int, ids: Mapping[str, str], run: Run) -> None:
+        """Wait until every record was written so often, in transactions of whatever fate; `run` must not end before."""
+        consumer, written = self._consumer("read_uncommitted"), Counter[str]()
+
+        def is_written() -> bool:
+            written.update(
+                json.loads(message.value())["id"] for message in consumer.consume(10_000, 0.02) if not message.error()
+            )
+            return all(written[record] >= times for record in ids)
+
+        run.wait_for(is_written, f"every record is written {times} times to {self.topic}")
+        consumer.close()
+
     def visible(self) -> int:
         """How many results are visible by now, as far as this reader has come."""
         if self._follower is None:
@@ -149,12 +162,12 @@ class Output:
             self._follower.close()
             self._follower = None
 
-    def _consumer(self) -> Consumer:
+    def _consumer(self, isolation_level: str = "read_committed") -> Consumer:
         consumer = Consumer(
             {
                 "bootstrap.servers": self._bootstrap,
                 "group.id": f"reader-{self.topic}",
-                "isolation.level": "read_committed",
+                "isolation.level": isolation_level,
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "fetch.queue.backoff.ms": 5,
