@@ -42,9 +42,18 @@ class _Taker:
     "program", metavar="[JOB.py]", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.argument("arguments", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--parallelism", type=click.IntRange(min=1), help="Subtasks of operators without their own `set_parallelism`."
+)
 @click.option("-D", "settings", metavar="KEY=VALUE", multiple=True, callback=settings_of, help="A setting. Repeatable.")
 @click.option("--options", "only_options", is_flag=True, help="Print every setting instead, as a table.")
-def explain(program: Path | None, arguments: tuple[str, ...], settings: Configuration, only_options: bool) -> None:
+def explain(
+    program: Path | None,
+    arguments: tuple[str, ...],
+    parallelism: int | None,
+    settings: Configuration,
+    only_options: bool,
+) -> None:
     """Print the plan of a program's first job: operators, ids, what commits together, what is guaranteed.
 
     The program runs up to the point where it would start that job. No broker is asked.
@@ -52,6 +61,7 @@ def explain(program: Path | None, arguments: tuple[str, ...], settings: Configur
     \b
     Examples:
       headrace explain market_lag.py
+      headrace explain --parallelism 4 market_lag.py
       headrace explain --options
     """
     if only_options:
@@ -59,6 +69,8 @@ def explain(program: Path | None, arguments: tuple[str, ...], settings: Configur
         return
     if program is None:
         raise click.UsageError("name a program, or give --options")
+    if parallelism is not None:
+        settings = Configuration(settings).set_string(options.PARALLELISM.key, str(parallelism))
     try:
         run_program(program, arguments, settings, _Taker())
     except _Described as job:

@@ -2,7 +2,8 @@
 
 Subcommands are loaded by name when they are asked for, so that `headrace --help` imports none of them.
 
-Exit status: 0 done; 1 something failed; 2 the command line or a setting is wrong, and nothing has run.
+Exit status: 0 done; 1 something failed; 2 the command line or a setting is wrong, and nothing has run; 130
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from headrace.errors import ConfigError, HeadraceError
 
 FAILED = 1
 WRONG_SETTINGS = 2
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class _Commands(click.Group):
         except HeadraceError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(WRONG_SETTINGS if isinstance(error, ConfigError) else FAILED)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -13,6 +13,7 @@ import runpy
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -20,29 +21,39 @@ from typing import TextIO
 import click
 
 import headrace
-from headrace.cli.main import FAILED, WRONG_SETTINGS
+from headrace.cli.main import FAILED, INTERRUPTED, WRONG_SETTINGS
 from headrace.common.configuration import Configuration, launch_configuration
 from headrace.datastream.job import Engine, launch_engine
 from headrace.errors import ConfigError, DataError, HeadraceError, InternalError, RemoteTraceback, UserCodeError
 
+_NOTHING = contextlib.nullcontext()
 _OWN_CODE = str(Path(headrace.__file__).parent)
 
 
-def run_program(path: Path, arguments: Sequence[str], configuration: Configuration, engine: Engine) -> None:
-    """Run the program to its end; `configuration` goes over its own settings, `engine` takes its jobs.
+def run_program(
+    path: Path,
+    arguments: Sequence[str],
+    configuration: Configuration,
+    engine: Engine,
+    around: AbstractContextManager[object] = _NOTHING,
+) -> None:
+    """Run the program to its end, within `around`; `configuration` goes over its settings, `engine` takes its jobs.
 
-    What it raises is shown, and ends in `SystemExit`: 2 for a wrong setting, 1 otherwise.
+    What it raises is shown, and ends in `SystemExit`: 2 for a wrong setting, 130 for Ctrl-C, 1 otherwise.
     """
 
     def run() -> None:
         launch_configuration.set(configuration)
         launch_engine.set(engine)
-        with _as_python(path, arguments), _log_shown():
+        with _as_python(path, arguments), _log_shown(), around:
             runpy.run_path(str(path), run_name="__main__")
 
     try:
         # In a context of its own, so that nothing is left behind.
         contextvars.copy_context().run(run)
+    except KeyboardInterrupt:
+        click.echo("headrace: ended by Ctrl-C; no job was running", err=True)
+        sys.exit(INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - whatever the program raises is shown
         click.echo(describe(error, str(path)), err=True)
         sys.exit(WRONG_SETTINGS if isinstance(error, ConfigError) else FAILED)

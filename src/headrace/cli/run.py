@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from headrace.plan.graph import Plan
 from headrace.runtime import Job
 from headrace.runtime.signals import stopped_by_signals
 
+log = logging.getLogger("headrace")
+
 STATE_FOLDER = ".headrace"
 """Beside the program, where nothing else says where checkpoints are kept."""
 
@@ -33,6 +37,7 @@ class KeepingEngine:
 
     def __init__(self, program: Path) -> None:
         self._program = program
+        self._started: list[Job] = []
         self.running: list[Job] = []
 
     def run_job(self, plan: Plan, configuration: Configuration) -> JobExecutionResult:
@@ -41,11 +46,38 @@ class KeepingEngine:
 
     def start_job(self, plan: Plan, configuration: Configuration) -> JobClient:
         configuration = with_state_folder(configuration, self._program)
-        return runtime.start_job(plan, configuration, self._watched)
+        job = runtime.start_job(plan, configuration, self._watched)
+        self._started.append(job)
+        return job
+
+    @contextlib.contextmanager
+    def outlived(self) -> Iterator[None]:
+        """At a program's end, wait for the jobs that it has left behind; if it has failed, stop them first.
+
+        Raises what one of them failed with if nobody has heard of it, and the program has not failed itself.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, SystemExit) or error.code:
+                for job in list(self.running):
+                    job.stop()
+            for failure in self._wait_for_jobs():
+                log.error("a job of the program failed as well: %s", failure)
+            raise
+        for failure in self._wait_for_jobs():
+            raise failure
+
+    def _wait_for_jobs(self) -> list[BaseException]:
+        for job in self._started:
+            if not job.has_ended:
+                log.info("the program has come to its end; its job `%s` goes on", job.name)
+                job.wait()
+        return [failure for job in self._started if (failure := job.take_unheard_failure()) is not None]
 
     def _watched(self, job: Job) -> AbstractContextManager[None]:
         self.running.append(job)
-        job.get_job_execution_result().when_done(lambda: self.running.remove(job))
+        job.when_ended(lambda: self.running.remove(job))
         return watched(job, job.folder)
 
 
@@ -114,7 +146,8 @@ def run(
 
     Options come before JOB.py; everything behind it is the program's own. A job resumes from its newest checkpoint in
     the state folder; on a terminal the last line says how it does. Ctrl-C or SIGTERM stops every job that is running
-    with a last checkpoint, and the program goes on; a second one ends it at once.
+    with a last checkpoint, and the program goes on; a second one ends it at once. Jobs that the program has started
+    with `execute_async` and left running are waited for.
 
     \b
     Exit status:
@@ -147,4 +180,4 @@ def run(
             configuration.set_string(option.key, str(value))
     engine = KeepingEngine(program)
     with stopped_by_signals(lambda: list(engine.running)):
-        run_program(program, arguments, configuration, engine)
+        run_program(program, arguments, configuration, engine, engine.outlived())

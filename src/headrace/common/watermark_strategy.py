@@ -70,7 +70,7 @@ class WatermarkStrategy:
     @staticmethod
     def for_bounded_out_of_orderness(max_out_of_orderness: Duration) -> WatermarkStrategy:
         """For records at most this much behind the newest; anything later is late."""
-        millis = max_out_of_orderness.to_millis()
+        millis = _millis(max_out_of_orderness, "max_out_of_orderness")
         if millis < 0:
             raise ValueError(f"max_out_of_orderness must not be negative, is {millis} ms")
         return WatermarkStrategy(millis)
@@ -90,7 +90,7 @@ class WatermarkStrategy:
 
     def with_idleness(self, idle_timeout: Duration) -> WatermarkStrategy:
         """Let a split that gives nothing for this long stop holding watermarks back."""
-        millis = idle_timeout.to_millis()
+        millis = _millis(idle_timeout, "idle_timeout")
         if millis <= 0:
             raise ValueError(f"idle_timeout must be positive, is {millis} ms")
         return replace(self, idle_timeout_ms=millis)
@@ -102,6 +102,12 @@ class WatermarkStrategy:
         raise not_supported(
             "WatermarkStrategy.with_watermark_alignment", "leave it out: sources are read without alignment"
         )
+
+
+def _millis(duration: Duration, name: str) -> int:
+    if not isinstance(duration, Duration):
+        raise TypeError(f"{name} must be a Duration, such as Duration.of_seconds(5), is {duration!r}")
+    return duration.to_millis()
 
 
 __getattr__ = refuse_names(

@@ -42,7 +42,7 @@ from headrace.plan.graph import (
 if TYPE_CHECKING:
     from headrace.datastream.stream_execution_environment import StreamExecutionEnvironment
 
-_PARTITIONING = "leave it out: with parallelism 1 it changes nothing"
+_PARTITIONING = "leave it out: elements stay in the subtask that read them, whatever the parallelism"
 _WINDOWS = "there are no windows yet; use `key_by` and a `KeyedProcessFunction` with state"
 _AGGREGATION = "use `reduce`"
 _ON_KEYED = "call it on the operator before or behind; a keyed stream is no operator of its own, in PyFlink neither"
@@ -439,8 +439,8 @@ def _check_function(func: Any, function_type: type[Any]) -> None:
 
 
 def _checked_parallelism(parallelism: int) -> int:
-    if parallelism < 1:
-        raise ConfigError(f"the parallelism of an operator must be at least 1, is {parallelism}")
+    if not isinstance(parallelism, int) or parallelism < 1:
+        raise ConfigError(f"the parallelism of an operator must be a whole number from 1 on, is {parallelism!r}")
     return parallelism
 
 

@@ -220,8 +220,9 @@ class StreamExecutionEnvironment:
     def execute_async(self, job_name: str | None = _UNNAMED) -> JobClient:
         """Start what has been described, and go on. The default name counts as no name: see `execute`.
 
-        `headrace run` stops the job with a last checkpoint when SIGTERM or Ctrl-C comes. Under plain `python` nothing
-        does: have the program call `stop` of the `JobClient`, or the job ends without one.
+        `headrace run` waits for the job at the program's end, and stops it with a last checkpoint when SIGTERM or
+        Ctrl-C comes. Under plain `python` nothing does, and the job ends with the program: have that wait for
+        `get_job_execution_result().result()`, or call `stop` of the `JobClient`.
         """
         return engine().start_job(*self.job.take(None if job_name == _UNNAMED else job_name))
 

@@ -186,12 +186,14 @@ def create_transaction(
             may_create=all(sink.may_create_topics for sink in sinks),
             timeout_s=first.timeout_s,
         )
-        topic = properties.get("headrace.marker.topic") or _marker_topic(first, sources, cluster_id)
+        topic, its_role = properties.get("headrace.marker.topic"), "which is to hold the marker"
+        if topic is None:
+            topic, its_role = _marker_topic(first, sources, cluster_id), "which the job reads"
         given = properties.get("headrace.marker.group")
         # Regions of one job may name the same group, and must not have the same place.
         place = MarkerPlace(transactional_id if given is None else f"{given}-{context.region}", topic)
         if topic not in written and isinstance(described := admin.describe_topics([topic])[topic], Failure):
-            raise error_of(f"topic {topic!r}, which is to hold the marker", described, first.bootstrap_servers)
+            raise error_of(f"topic {topic!r}, {its_role},", described, first.bootstrap_servers)
     except ClientError as error:
         what = "the transaction could not be set up"
         raise error_of(what, error.failure, first.bootstrap_servers) from None

@@ -41,6 +41,17 @@ def with_parallelism(plan: Plan, default: int) -> Plan:
     return replace(plan, nodes=tuple(replace(node, parallelism=chosen[node.id]) for node in plan))
 
 
+def idle_default(plan: Plan, default: int) -> str | None:
+    """A warning if the default parallelism has no effect at all on a plan that has been through `with_parallelism`."""
+    alone = [node.name for node in plan if _reads_alone(node)]
+    if default == 1 or not alone or lanes(plan) > 1:
+        return None
+    return (
+        f"`parallelism.default` {default} has no effect: `{alone[0]}` is read by one subtask, and what it feeds runs "
+        "there too"
+    )
+
+
 def lanes(plan: Plan) -> int:
     """In how many lanes a plan runs that has been through `with_parallelism`."""
     return max((node.parallelism or 1 for node in plan), default=1)

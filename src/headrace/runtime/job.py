@@ -19,6 +19,7 @@ their own, and a failure of one that can be mended alone starts that one again (
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -30,6 +31,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +58,7 @@ from headrace.errors import (
     UserCodeError,
 )
 from headrace.plan.graph import Plan
-from headrace.plan.parallelism import lanes, with_parallelism
+from headrace.plan.parallelism import idle_default, lanes, with_parallelism
 from headrace.runtime.collecting import Collecting, LaneCollected, with_collected
 from headrace.runtime.coordinator import Coordinator, LaneCannotRejoin
 from headrace.runtime.link import LaneFailed, Link, LocalLink
@@ -100,11 +102,26 @@ def run_job(plan: Plan, configuration: Configuration, watch: Watch = contextlib.
             raise error.with_traceback(None) from error.__cause__
 
 
-def start_job(plan: Plan, configuration: Configuration, watch: Watch = contextlib.nullcontext) -> JobClient:
-    """Run a job in a thread of its own, within `watch(job)`."""
+def start_job(plan: Plan, configuration: Configuration, watch: Watch = contextlib.nullcontext) -> Job:
+    """Run a job in a thread of its own, within `watch(job)`.
+
+    A program that ends before it is told so, as the job ends with it; and of a failure that nobody asked for.
+    """
     job = Job(plan, configuration)
     job.start(watch)
+    atexit.register(_tell_of_left_job, job)
     return job
+
+
+def _tell_of_left_job(job: Job) -> None:
+    if not job.has_ended:
+        log.warning(
+            "job `%s` ends with its program, without a last checkpoint. To wait for it, call "
+            "`get_job_execution_result().result()` of what `execute_async` gives, or use `headrace run`",
+            job.name,
+        )
+    elif (error := job.take_unheard_failure()) is not None:
+        log.error("job `%s` failed: %s", job.name, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +155,16 @@ class Job(JobClient):
     def __init__(self, plan: Plan, configuration: Configuration) -> None:
         self._settings = read_settings(configuration)
         self._warnings = check_plan(plan, self._settings)
-        self._plan = with_parallelism(plan, options.PARALLELISM.read(configuration))
+        parallelism = options.PARALLELISM.read(configuration)
+        self._plan = with_parallelism(plan, parallelism)
+        if (warning := idle_default(self._plan, parallelism)) is not None:
+            self._warnings.append(warning)
         self._collecting = Collecting(self._plan)
         self._id = JobID(secrets.token_hex(16))
         self._status = JobStatus.CREATED
         self._result: Future[JobExecutionResult] = Future()
         self._result.set_running_or_notify_cancel()  # so that nobody else cancels it
+        self._is_heard = False
         self._coordinator: Coordinator | None = None
         self._stop_requested = False
         self._cancel_requested = False
@@ -155,6 +176,10 @@ class Job(JobClient):
         self._record_failures = 0
         self.progress: JobProgress | None = None
         """Made anew every second while the job runs; None before."""
+
+    @property
+    def name(self) -> str:
+        return self._plan.job_name
 
     # --- what the program asks ---------------------------------------------------------------------------------------
 
@@ -217,7 +242,33 @@ class Job(JobClient):
 
     def get_job_execution_result(self) -> CompletableFuture[JobExecutionResult]:
         """Done when the job has ended."""
+        self._is_heard = True
         return CompletableFuture(self._result)
+
+    # --- what the command line asks ----------------------------------------------------------------------------------
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is anything that a last checkpoint could hold."""
+        return self._has_run
+
+    @property
+    def has_ended(self) -> bool:
+        return self._result.done()
+
+    def when_ended(self, callback: Callable[[], object]) -> None:
+        """Call back once it has ended, from whichever thread that happens in."""
+        self._result.add_done_callback(lambda _: callback())
+
+    def wait(self) -> None:
+        """Wait for its end, however that comes."""
+        futures.wait([self._result])
+
+    def take_unheard_failure(self) -> BaseException | None:
+        """What it has failed with, if nobody has ever asked how it ends."""
+        error = self._result.exception() if self.has_ended and not self._is_heard else None
+        self._is_heard = True
+        return None if isinstance(error, JobCancelled) else error
 
     # --- run ---------------------------------------------------------------------------------------------------------
 

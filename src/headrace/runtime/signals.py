@@ -23,6 +23,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Stoppable(Protocol):
     """A job, as far as a signal is concerned."""
 
+    @property
+    def has_begun(self) -> bool: ...
     def stop(self) -> None: ...
 
 
@@ -66,7 +68,10 @@ class _Handler:
             os._exit(128 + number)
         # First of all: the next signal may come while this one is told of.
         handlers[-1].asked += new
-        os.write(2, b"headrace: stopping with a last checkpoint; signal again to end at once\n")
+        what = "stopping with a last checkpoint"
+        if not any(job.has_begun for job in new):
+            what = "the job has not begun yet, and stops once the brokers have answered"
+        os.write(2, f"headrace: {what}; signal again to end at once\n".encode())
         for job in new:
             job.stop()
 

@@ -272,6 +272,14 @@ class Start:
         for split in enumerator.start(restored if before else None):
             region = owner.get(split.split_id) or region_at[enumerator.lane_of(split, lanes)]
             found[region][split.split_id] = source.encode_split(split)
+        if lanes > 1 and (idle := [str(lane) for lane, region in region_at.items() if not found[region]]):
+            log.warning(
+                "`%s` has %d splits for %d subtasks; idle until there are more: lane %s",
+                node.name,
+                sum(map(len, found.values())),
+                lanes,
+                ", ".join(idle),
+            )
         return {region: OperatorSnapshot(splits, name=node.name) for region, splits in found.items()}
 
     def _claim(self, baseline: Manifest) -> None:

@@ -51,6 +51,18 @@ def test_a_plan_that_would_be_refused_is_shown_and_then_refused(tmp_path: Path) 
     assert "parallelism 2 of `Map` is not supported" in result.stderr
 
 
+def test_the_plan_is_that_of_the_parallelism_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path, "env.execute('named')")
+    path.write_text(
+        "from headrace.common import WatermarkStrategy\nfrom tests.unit.runtime.endless import Numbers\n"
+        + path.read_text().replace(
+            "env.from_collection([1])", "env.from_source(Numbers(), WatermarkStrategy.no_watermarks(), 'numbers')"
+        )
+    )
+    assert "lanes" not in explain(path).stdout
+    assert "in each of 3 lanes" in explain("--parallelism", 3, path).stdout
+
+
 def test_a_program_without_a_job_is_told_so(tmp_path: Path) -> None:
     result = explain(write(tmp_path, "pass"))
     assert result.exit_code == 0

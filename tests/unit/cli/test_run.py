@@ -364,3 +364,52 @@ def test_without_logging_of_its_own_a_program_shows_headraces_log_and_with_it_do
     assert said("import logging; logging.basicConfig(level=logging.INFO)\n" + COUNT)[0].startswith("INFO:headrace:")
     asynchronous = COUNT.replace('execute("sums")', 'execute_async("sums").get_job_execution_result().result()')
     assert len(said(asynchronous)) == 1
+
+
+ONCE = ("--fresh", "-D", "restart-strategy.type=none")
+LEFT_BEHIND = COUNT.replace('execute("sums")', 'execute_async("sums")')
+
+
+def test_a_job_that_the_program_leaves_behind_is_waited_for(program: Callable[[str], Path]) -> None:
+    for end in ("", "\nsys.exit(0)"):
+        result = run("--fresh", program(LEFT_BEHIND + end))
+        assert (result.exit_code, result.stdout.split()[-2:]) == (0, ["20", "25"])
+
+
+def test_what_a_job_left_behind_fails_with_is_what_the_program_fails_with(program: Callable[[str], Path]) -> None:
+    failing = LEFT_BEHIND.replace("lambda a, b: a + b", "lambda a, b: 1 // 0")
+    result = run(*ONCE, program(failing))
+    assert result.exit_code == 1
+    assert result.stderr.count("ZeroDivisionError") == 2
+    assert "error: `Reduce` failed with ZeroDivisionError" in result.stderr
+
+    heard = failing + "\ntry:\n    env_job.get_job_execution_result().result()\nexcept Exception:\n    print('heard')"
+    result = run(*ONCE, program(heard.replace("env.execute_async", "env_job = env.execute_async")))
+    assert (result.exit_code, result.stdout) == (0, "heard\n")
+
+
+def test_a_program_that_fails_has_its_jobs_stopped(program: Callable[[str], Path]) -> None:
+    path = program(ENDLESS.replace('execute("endless")', 'execute_async("endless")') + "\nraise KeyError('x')")
+    with start(path) as process:
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "KeyError: 'x'" in said
+    assert (path.parent / ".headrace" / "endless").is_dir()
+
+
+def test_under_plain_python_a_job_that_is_left_behind_is_told_of(program: Callable[[str], Path]) -> None:
+    path = program(ENDLESS.replace('execute("endless")', 'execute_async("endless")'))
+    ended = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=60, check=True)
+    assert "job `endless` ends with its program, without a last checkpoint" in ended.stderr
+
+
+def test_ctrl_c_before_a_job_runs_has_the_status_of_ctrl_c(program: Callable[[str], Path]) -> None:
+    path = program("import time\nprint('begun', flush=True)\ntime.sleep(60)")
+    with start(path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "no job was running" in said
+    assert "Traceback" not in said

@@ -10,7 +10,7 @@ from headrace.common import WatermarkStrategy
 from headrace.errors import NotSupportedError
 from headrace.plan.graph import Plan, ReadSource
 from headrace.plan.identity import regions
-from headrace.plan.parallelism import lanes, with_parallelism
+from headrace.plan.parallelism import idle_default, lanes, with_parallelism
 
 
 class ParallelBuilder(Builder):
@@ -80,3 +80,15 @@ def test_more_subtasks_behind_a_collection_are_refused_where_they_are_asked_for(
     builder.change(mapped, parallelism=2)
     with pytest.raises(NotSupportedError, match=r"parallelism 2 of `Map`.*one subtask"):
         with_parallelism(builder.plan(), 1)
+
+
+def test_a_default_that_has_no_effect_at_all_is_told_of() -> None:
+    builder = ParallelBuilder()
+    builder.sink(builder.source())
+    plan = with_parallelism(builder.plan(), 3)
+    assert lanes(plan) == 1
+    assert "`parallelism.default` 3 has no effect: `source` is read by one subtask" in (idle_default(plan, 3) or "")
+    assert idle_default(with_parallelism(builder.plan(), 1), 1) is None
+
+    builder.sink(builder.numbers(), name="more")
+    assert idle_default(with_parallelism(builder.plan(), 3), 3) is None

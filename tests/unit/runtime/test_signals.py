@@ -18,7 +18,8 @@ NUMBERS = [signal.SIGTERM, signal.SIGINT]
 class Job:
     """Counts how often it is asked to stop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_begun: bool = True) -> None:
+        self.has_begun = has_begun
         self.stopped = 0
 
     def stop(self) -> None:
@@ -117,3 +118,12 @@ def test_another_thread_leaves_signals_alone() -> None:
     thread.start()
     thread.join()
     assert found == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_a_job_that_has_not_begun_has_no_last_checkpoint_to_promise(said: list[str]) -> None:
+    job = Job(has_begun=False)
+    with stopped_by_signals(lambda: [job]):
+        signal.raise_signal(signal.SIGINT)
+    assert job.stopped == 1
+    assert "has not begun yet" in said[0]
+    assert "signal again to end at once" in said[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,6 +81,11 @@ def test_all_lanes_together_do_what_one_would(tmp_path: Path) -> None:
     pids = {pid for _, pid in results}
     assert len(pids) == LANES
     assert os.getpid() not in pids
+
+
+def test_a_lane_that_has_nothing_to_read_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    assert Counter(run(parallelism_default=len(SPLITS) + 1, limit=5)) == Counter({n: len(SPLITS) for n in range(5)})
+    assert re.search(r"`numbers` has 4 splits for 5 subtasks; idle until there are more: lane \d", caplog.text)
 
 
 @pytest.mark.parametrize("strategy", ["region", "full"])
