@@ -11,6 +11,7 @@ with decides what follows:
 | anything before the job has run for the first time | end with the error: nobody wants to wait for a typo |
 | the epoch taken or fenced, before the own claim: another copy is starting | back off for a random while, start over |
 | the same later, and a newer copy holds the claim | end with the error: two copies would fence each other for ever |
+| behind the request to stop, anything but one lane's first failure | end with the error |
 | anything else, a transaction that timed out included | as the restart strategy says |
 
 At parallelism 1 coordinator and worker take turns in the thread that called `execute`; above, workers are processes of
@@ -167,6 +168,7 @@ class Job(JobClient):
         self._is_heard = False
         self._coordinator: Coordinator | None = None
         self._stop_requested = False
+        self._lost_while_stopping: set[int] = set()
         self._cancel_requested = False
         self._savepoint: _SavepointRequest | None = None
         self._has_run = False
@@ -386,7 +388,8 @@ class Job(JobClient):
         is_final = is_final or (isinstance(error, ExternalError) and not error.retriable)
         # What fails behind the end fails for good: there is nothing to go on with.
         is_final = is_final or coordinator.is_done
-        if is_final or not self._has_run or self._stop_requested or delay_ms is None:
+        is_final = is_final or (self._stop_requested and not self._may_come_back_to_stop(lane))
+        if is_final or not self._has_run or delay_ms is None:
             raise error
         if lane is None:
             self._status = JobStatus.RESTARTING
@@ -402,6 +405,13 @@ class Job(JobClient):
             exc_info=shown,
         )
         return delay_ms / 1000
+
+    def _may_come_back_to_stop(self, lane: int | None) -> bool:
+        """Whether a failure behind the request to stop leaves time for the last checkpoint: a lane's first does."""
+        if lane is None or lane in self._lost_while_stopping:
+            return False
+        self._lost_while_stopping.add(lane)
+        return True
 
     def _again(self, error: BaseException) -> str:
         """What to add to a failure on the record that the attempt before had failed on too."""

@@ -271,6 +271,31 @@ def test_a_job_that_is_stopped_while_a_lane_is_away_brings_it_back_and_stops(tmp
     runner.join()
 
 
+@pytest.mark.parametrize("dies_again", [False, True])
+def test_a_lane_that_dies_while_the_job_stops_comes_back_once(tmp_path: Path, dies_again: bool) -> None:
+    def die() -> None:
+        (tmp_path / "dying").touch()
+        wait_until((tmp_path / "stopping").exists, "the job is to stop")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def die_again(value: int) -> int:
+        if dies_again and (tmp_path / "stopping").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return value
+
+    plan = job_of(Numbers(SPLITS), Map(die_again), once(tmp_path, die), Filter(lambda value: value < 0))
+    job = Job(plan, settings(parallelism_default=2, execution_checkpointing_interval="1 h", **RESTART_ONCE))
+    job.start()
+    wait_until((tmp_path / "dying").exists, "a lane is about to die")
+    job.stop()
+    (tmp_path / "stopping").touch()
+    if dies_again:
+        with pytest.raises(ExternalError, match="SIGKILL"):
+            job.get_job_execution_result().result()
+    else:
+        job.get_job_execution_result().result()
+
+
 def test_a_worker_that_dies_behind_the_end_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
