@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from tests.kafka.jobs import environment, source
+from tests.processes import wait_until
 
 from headrace.broker import DevBroker
 from headrace.common import WatermarkStrategy
@@ -475,23 +476,34 @@ def test_memory_is_flat_over_many_records(total: int, client: Client) -> None:
 # --- threads, processes, and the end ----------------------------------------------------------------------------------
 
 
-def test_a_second_thread_is_refused_while_the_first_is_inside(client: Client) -> None:
-    consumer = client.consumer(reading(NOBODY))
-    inside = threading.Thread(target=lambda: consumer.consume(1, 5.0))
+def is_refused(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except RuntimeError as error:
+        return "another is using it" in str(error)
+    return False
+
+
+def test_a_second_thread_is_refused_while_the_first_is_inside(
+    consumer: Consumer, producer: Producer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    consumer.assign({KafkaTopicPartition(topic, 0): 0})
+    # Behind the end there is nothing that a call could come back with.
+    wait_until(lambda: any(isinstance(event, EndOfPartition) for event in consumer.consume(1, 1.0)), "its end")
+
+    def go_in_and_stay() -> None:
+        # Until it is inside, the other thread may come in for a moment.
+        while is_refused(lambda: consumer.consume(1, TIMEOUT_S)):
+            pass
+
+    inside = threading.Thread(target=go_in_and_stay)
     inside.start()
-    refusals: list[str] = []
-    while not refusals:
-        # Until it is inside, this one may come in for a moment.
-        try:
-            consumer.consume(1, 0)
-        except RuntimeError as error:
-            refusals.append(str(error))
-        assert inside.is_alive()
-    with pytest.raises(RuntimeError, match="another is using it"):
-        consumer.close()
+    wait_until(lambda: is_refused(lambda: consumer.consume(1, 0)), "the other thread is inside")
+    refused_close = is_refused(consumer.close)
+    write(producer, topic, [b"x"])
     inside.join()
-    assert "another is using it" in refusals[0]
-    consumer.close()
+    assert refused_close
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
