@@ -37,6 +37,14 @@ class SinkWriter(ABC):
     serialize: Callable[[Any], Any] | None = None
     """Turns one element into what `write` takes; the engine fuses it into the chain. None: elements as they are."""
 
+    serializes_timestamp: bool = False
+    """Whether `serialize` takes an element's timestamp in ms too (the smallest long: it has none)."""
+
+    @property
+    def dropped(self) -> int:
+        """How many elements the program's serializer chose not to write."""
+        return 0
+
     @abstractmethod
     def write(self, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
         """Hand over serialized values, with their timestamps in ms where there are any.

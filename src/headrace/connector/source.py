@@ -79,6 +79,9 @@ class SourceReader(ABC):
     deserialize: Callable[[Any], Any] | None = None
     """Turns one of a batch's values into an element; the engine fuses it into the chain. None: values are elements."""
 
+    gives_many: bool = False
+    """Whether `deserialize` gives an iterable of elements instead, or None for none."""
+
     @abstractmethod
     def add_splits(self, splits: Sequence[Split]) -> None:
         """Read these too, each from its position."""

@@ -6,7 +6,9 @@
 | `enumerator`, `split` | which partitions there are, and a partition with a position |
 | `reader` | records of assigned partitions, in batches |
 | `offsets` | `KafkaOffsetsInitializer`, how it becomes numbers, and what to do when a log does not hold one |
-| `sink` | `KafkaSink`, `KafkaRecordSerializationSchema`, their builders and writers |
+| `deserialization` | whole records as they are read, and a program's schema for them |
+| `serialization` | `KafkaRecordSerializationSchema`, its builder, and whole records as they are written |
+| `sink` | `KafkaSink`, its builder and writers |
 | `topics` | topics that a sink writes exist before its first record |
 | `transaction` | a region's transaction and its marker |
 | `properties` | one row per property of Kafka's Java client: what becomes of it |
@@ -16,24 +18,39 @@
 
 from headrace.connector import DeliveryGuarantee
 from headrace.kafka.client.protocol import KafkaTopicPartition
+from headrace.kafka.deserialization import KafkaConsumerRecord, KafkaRecordDeserializationSchema, TimestampType
 from headrace.kafka.offsets import KafkaOffsetResetStrategy, KafkaOffsetsInitializer
-from headrace.kafka.sink import (
+from headrace.kafka.serialization import (
+    FlinkFixedPartitioner,
+    HeaderProvider,
+    KafkaPartitioner,
+    KafkaProducerRecord,
     KafkaRecordSerializationSchema,
     KafkaRecordSerializationSchemaBuilder,
-    KafkaSink,
-    KafkaSinkBuilder,
+    KafkaSinkContext,
+    KafkaTopicSelector,
 )
+from headrace.kafka.sink import KafkaSink, KafkaSinkBuilder
 from headrace.kafka.source import KafkaSource, KafkaSourceBuilder
 
 __all__ = [
     "DeliveryGuarantee",
+    "FlinkFixedPartitioner",
+    "HeaderProvider",
+    "KafkaConsumerRecord",
     "KafkaOffsetResetStrategy",
     "KafkaOffsetsInitializer",
+    "KafkaPartitioner",
+    "KafkaProducerRecord",
+    "KafkaRecordDeserializationSchema",
     "KafkaRecordSerializationSchema",
     "KafkaRecordSerializationSchemaBuilder",
     "KafkaSink",
     "KafkaSinkBuilder",
+    "KafkaSinkContext",
     "KafkaSource",
     "KafkaSourceBuilder",
     "KafkaTopicPartition",
+    "KafkaTopicSelector",
+    "TimestampType",
 ]

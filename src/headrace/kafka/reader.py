@@ -35,6 +35,7 @@ from headrace.kafka.client.protocol import (
     TopicDescription,
 )
 from headrace.kafka.client.reports import is_hopeless
+from headrace.kafka.deserialization import whole_records
 from headrace.kafka.failures import error_of
 from headrace.kafka.offsets import KafkaOffsetResetStrategy, LogOffsets, reset
 from headrace.kafka.split import KafkaSplit
@@ -109,12 +110,14 @@ class KafkaOrigin:
 
 @dataclass(frozen=True, slots=True)
 class ReaderSettings:
-    """What a source tells its readers. `group_id` is None if no offsets are to be committed."""
+    """What a source tells its readers. `group_id` is None if no offsets are to be committed; `whole_records`: elements
+    are made of all that a record has, any number of each."""
 
     reset_strategy: KafkaOffsetResetStrategy
     group_id: str | None
     reads_uncommitted: bool
     servers: str
+    whole_records: bool = False
 
 
 class KafkaReader(SourceReader):
@@ -128,6 +131,7 @@ class KafkaReader(SourceReader):
         settings: ReaderSettings,
     ) -> None:
         self.deserialize = deserialize
+        self.gives_many = settings.whole_records
         self._consumer = consumer
         self._make_admin = make_admin
         self._settings = settings
@@ -203,7 +207,8 @@ class KafkaReader(SourceReader):
 
     def _take(self, records: Records) -> Batch | None:
         progress = self._progress[records.partition]
-        values, timestamps, next_offset = records.values, records.timestamps, records.next_offset
+        values = whole_records(records) if self.gives_many else records.values
+        timestamps, next_offset = records.timestamps, records.next_offset
         stop = progress.split.stop
         if stop is not None and next_offset > stop:
             count = len(values)

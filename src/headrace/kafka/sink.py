@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from headrace.common.refusal import refuses
-from headrace.common.serialization import SerializationSchema, Serializer, serializer_of
 from headrace.connector import (
     DeliveryGuarantee,
     Sink,
@@ -23,101 +22,21 @@ from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import Admin, ClientError, Producer, Settings
 from headrace.kafka.failures import error_of, undelivered
 from headrace.kafka.properties import Role, masked, producer_settings, read_bool, read_int, translate
-from headrace.kafka.topics import require_topics
+from headrace.kafka.serialization import (
+    BuiltSchema,
+    KafkaProducerRecord,
+    KafkaRecordSerializationSchema,
+    KafkaSinkContext,
+)
+from headrace.kafka.topics import TopicPartitions, require_topics
 from headrace.kafka.transaction import KafkaTransaction, create_transaction
 
 _LOG = logging.getLogger("headrace.kafka")
 
 _TIMEOUT_MS = 30_000
+_METADATA_MAX_AGE_MS = 300_000
 _FLUSH_SLICE_S = 5.0
 _MAX_PREFIX_BYTES = 64_000
-_LATER = "it comes with a later version; set one topic, and put the rest into the value"
-
-
-@dataclass(frozen=True)
-class KafkaRecordSerializationSchema:
-    """How an element becomes a record of a topic. Made by `KafkaRecordSerializationSchema.builder()`."""
-
-    topic: str
-    value_schema: SerializationSchema | Serializer
-    key_schema: SerializationSchema | Serializer | None = None
-
-    @staticmethod
-    def builder() -> KafkaRecordSerializationSchemaBuilder:
-        """A builder for a record serializer."""
-        return KafkaRecordSerializationSchemaBuilder()
-
-    def serializer(self) -> Callable[[Any], Any] | None:
-        """One function for hot loops: element to value, or to (key, value); None: elements are values already."""
-        to_value = serializer_of(self.value_schema)
-        if self.key_schema is None:
-            return to_value
-        to_key = serializer_of(self.key_schema)
-        if to_key is not None and to_value is not None:
-            return lambda element: (to_key(element), to_value(element))
-        if to_key is not None:
-            return lambda element: (to_key(element), element)
-        if to_value is not None:
-            return lambda element: (element, to_value(element))
-        return lambda element: (element, element)
-
-
-@refuses({"set_topic_selector": _LATER, "set_header_provider": _LATER, "set_partitioner": _LATER})
-class KafkaRecordSerializationSchemaBuilder:
-    """Says how a sink's elements become records.
-
-    >>> from headrace.common.serialization import SimpleStringSchema
-    >>> schema = (
-    ...     KafkaRecordSerializationSchema.builder()
-    ...     .set_topic("rss.counts")
-    ...     .set_key_serialization_schema(lambda element: element["source"].encode())
-    ...     .set_value_serialization_schema(lambda element: str(element["count"]).encode())
-    ...     .build()
-    ... )
-    >>> schema.serializer()({"source": "reuters", "count": 3})
-    (b'reuters', b'3')
-    """
-
-    def __init__(self) -> None:
-        self._topic: str | None = None
-        self._key_schema: SerializationSchema | Serializer | None = None
-        self._value_schema: SerializationSchema | Serializer | None = None
-
-    def set_topic(self, topic: str) -> KafkaRecordSerializationSchemaBuilder:
-        """The topic of all records."""
-        if not isinstance(topic, str) or not topic:
-            raise ConfigError(f"`set_topic` takes the name of a topic, got {topic!r}")
-        self._topic = topic
-        return self
-
-    def set_key_serialization_schema(
-        self, key_serialization_schema: SerializationSchema | Serializer
-    ) -> KafkaRecordSerializationSchemaBuilder:
-        """How an element becomes its record's key, which chooses the partition; without it records have no key.
-
-        *Extension*: any callable that gives bytes will do.
-        """
-        serializer_of(key_serialization_schema)
-        self._key_schema = key_serialization_schema
-        return self
-
-    def set_value_serialization_schema(
-        self, value_serialization_schema: SerializationSchema | Serializer
-    ) -> KafkaRecordSerializationSchemaBuilder:
-        """How an element becomes its record's value. *Extension*: any callable that gives bytes will do."""
-        serializer_of(value_serialization_schema)
-        self._value_schema = value_serialization_schema
-        return self
-
-    def build(self) -> KafkaRecordSerializationSchema:
-        """The record serializer. Raises `ConfigError` without a topic or a value schema."""
-        if self._topic is None:
-            raise ConfigError("a KafkaRecordSerializationSchema needs a topic: call `set_topic`")
-        if self._value_schema is None:
-            raise ConfigError(
-                "a KafkaRecordSerializationSchema needs a value schema: call `set_value_serialization_schema`"
-            )
-        return KafkaRecordSerializationSchema(self._topic, self._value_schema, self._key_schema)
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,6 +77,11 @@ class KafkaSink(Sink):
         """Whether brokers that create a topic when it is asked for may do so."""
         return read_bool(dict(self.properties), "allow.auto.create.topics", True)
 
+    @property
+    def topic(self) -> str | None:
+        """The topic of all records; None if each record chooses."""
+        return self.record_serializer.topic
+
     def client_settings(self) -> dict[str, str]:
         """Settings for a producer of this sink, under librdkafka's names."""
         return producer_settings(dict(self.properties))
@@ -173,7 +97,7 @@ class KafkaSink(Sink):
         if self.delivery_guarantee is DeliveryGuarantee.EXACTLY_ONCE:
             if not isinstance(transaction, KafkaTransaction):
                 raise InternalError(f"an exactly-once Kafka sink was given {transaction!r} as its transaction")
-            return KafkaTransactionalWriter(self, transaction)
+            return KafkaTransactionalWriter(outgoing(self, context), transaction)
         settings: Settings = {"client.id": f"{context.job_name}-{context.operator_name}-{context.subtask}"} | (
             self.client_settings()
         )
@@ -187,14 +111,16 @@ class KafkaSink(Sink):
         except BaseException:
             producer.close()
             raise
-        return KafkaWriter(self, producer)
+        return KafkaWriter(self, outgoing(self, context), producer)
 
     def _require_topic(self) -> None:
+        if self.topic is None:
+            return
         admin = self.create_admin()
         try:
             require_topics(
                 admin,
-                [self.record_serializer.topic],
+                [self.topic],
                 self.bootstrap_servers,
                 may_create=self.may_create_topics,
                 timeout_s=self.timeout_s,
@@ -209,7 +135,7 @@ class KafkaSink(Sink):
 
     def __repr__(self) -> str:
         return (
-            f"KafkaSink(topic={self.record_serializer.topic!r}, {self.delivery_guarantee.name}, "
+            f"KafkaSink(topic={self.topic!r}, {self.delivery_guarantee.name}, "
             f"properties={masked(dict(self.properties))})"
         )
 
@@ -314,18 +240,21 @@ class KafkaSinkBuilder:
 class KafkaWriter(SinkWriter):
     """Writes without transactions: NONE and AT_LEAST_ONCE."""
 
-    def __init__(self, sink: KafkaSink, producer: Producer) -> None:
-        self.serialize = sink.record_serializer.serializer()
-        self._topic = sink.record_serializer.topic
-        self._has_keys = sink.record_serializer.key_schema is not None
+    def __init__(self, sink: KafkaSink, outgoing: Outgoing, producer: Producer) -> None:
+        self.serialize, self.serializes_timestamp = outgoing.serialize, outgoing.serializes_timestamp
+        self._outgoing = outgoing
         self._servers = sink.bootstrap_servers
         self._waits = sink.delivery_guarantee is DeliveryGuarantee.AT_LEAST_ONCE
         self._producer = producer
         self._is_closed = False
 
+    @property
+    def dropped(self) -> int:
+        return self._outgoing.dropped
+
     def write(self, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
         try:
-            produce(self._producer, self._topic, values, timestamps, has_keys=self._has_keys)
+            self._outgoing.produce(self._producer, values, timestamps)
         except ClientError as error:
             raise error_of("a record could not be written", error.failure, self._servers) from None
         self._raise_failures()
@@ -365,16 +294,19 @@ class KafkaWriter(SinkWriter):
 class KafkaTransactionalWriter(SinkWriter):
     """Writes into its region's transaction: EXACTLY_ONCE."""
 
-    def __init__(self, sink: KafkaSink, transaction: KafkaTransaction) -> None:
-        self.serialize = sink.record_serializer.serializer()
-        self._topic = sink.record_serializer.topic
-        self._has_keys = sink.record_serializer.key_schema is not None
+    def __init__(self, outgoing: Outgoing, transaction: KafkaTransaction) -> None:
+        self.serialize, self.serializes_timestamp = outgoing.serialize, outgoing.serializes_timestamp
+        self._outgoing = outgoing
         self._transaction = transaction
+
+    @property
+    def dropped(self) -> int:
+        return self._outgoing.dropped
 
     def write(self, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
         if values:
-            with self._transaction.producing(f"a record for topic {self._topic!r} could not be written") as producer:
-                produce(producer, self._topic, values, timestamps, has_keys=self._has_keys)
+            with self._transaction.producing("a record could not be written") as producer:
+                self._outgoing.produce(producer, values, timestamps)
 
     def poll(self) -> None:
         self._transaction.poll()
@@ -383,18 +315,93 @@ class KafkaTransactionalWriter(SinkWriter):
         self._transaction.flush()
 
 
-def produce(
-    producer: Producer, topic: str, values: Sequence[Any], timestamps: Sequence[int] | None, *, has_keys: bool
-) -> None:
-    """Hand over what `serialize` made: values, or pairs of key and value."""
-    keys: Sequence[bytes | None] | None = None
-    if has_keys and values:
-        keys, values = zip(*values, strict=True)
-    try:
-        producer.produce(topic, values, keys, timestamps)
-    except TypeError:
-        checked = None if keys is None else _as_bytes(keys, topic)
-        producer.produce(topic, _as_bytes(values, topic), checked, timestamps)
+class Outgoing(Protocol):
+    """How a writer's elements go out: what `serialize` makes of one, and `produce` of many of those."""
+
+    serialize: Callable[..., Any] | None
+    serializes_timestamp: bool
+    dropped: int
+
+    def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None: ...
+
+
+def outgoing(sink: KafkaSink, context: WriterContext) -> Outgoing:
+    """What the sink's record serializer asks for, and no more."""
+    schema = sink.record_serializer
+    if isinstance(schema, BuiltSchema) and schema.has_columns:
+        return Columns(schema)
+    max_age_s = read_int(dict(sink.properties), "metadata.max.age.ms", _METADATA_MAX_AGE_MS) / 1000
+    partitions = TopicPartitions(sink.create_admin, sink.bootstrap_servers, max_age_s)
+    return WholeRecords(schema, KafkaSinkContext(context.subtask, context.parallelism, partitions.of))
+
+
+class Columns(Outgoing):
+    """Values, or pairs of key and value, all for one topic."""
+
+    serializes_timestamp = False
+    dropped = 0
+
+    def __init__(self, schema: BuiltSchema) -> None:
+        assert schema.topic is not None
+        self.serialize = schema.columns()
+        self._topic = schema.topic
+        self._has_keys = schema.key_schema is not None
+
+    def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
+        keys: Sequence[bytes | None] | None = None
+        if self._has_keys and values:
+            keys, values = zip(*values, strict=True)
+        try:
+            producer.produce(self._topic, values, keys, timestamps)
+        except TypeError:
+            checked = None if keys is None else _as_bytes(keys, self._topic)
+            producer.produce(self._topic, _as_bytes(values, self._topic), checked, timestamps)
+
+
+class WholeRecords(Outgoing):
+    """A `KafkaProducerRecord` for each element, or None, which is counted."""
+
+    serializes_timestamp = True
+
+    def __init__(self, schema: KafkaRecordSerializationSchema, context: KafkaSinkContext) -> None:
+        schema.open(context)
+        self.dropped = 0
+        make = schema.maker(context) if isinstance(schema, BuiltSchema) else _checked(schema, context)
+        self.serialize = lambda element, timestamp: make(element, timestamp if timestamp >= 0 else None)
+
+    def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
+        by_topic: dict[str, list[KafkaProducerRecord]] = {}
+        for record in values:
+            if record is None:
+                self.dropped += 1
+            else:
+                by_topic.setdefault(record.topic, []).append(record)
+        for topic, records in by_topic.items():
+            _, given, keys, places, times, headers = zip(*records, strict=True)
+            columns = (
+                [-1 if at is None else at for at in times],
+                [-1 if place is None else place for place in places],
+                headers if any(headers) else None,
+            )
+            try:
+                producer.produce(topic, given, keys, *columns)
+            except TypeError:
+                producer.produce(topic, _as_bytes(given, topic), _as_bytes(keys, topic), *columns)
+
+
+def _checked(
+    schema: KafkaRecordSerializationSchema, context: KafkaSinkContext
+) -> Callable[[Any, int | None], KafkaProducerRecord | None]:
+    """A program's own serializer, with a look at what it gives."""
+
+    def make(element: Any, timestamp: int | None) -> KafkaProducerRecord | None:
+        record = schema.serialize(element, context, timestamp)
+        if record is not None and type(record) is not KafkaProducerRecord:
+            kind = type(record).__name__
+            raise DataError(f"a record serializer has to give a KafkaProducerRecord or None, and gave a {kind}")
+        return record
+
+    return make
 
 
 def _as_bytes(values: Sequence[Any], topic: str) -> Sequence[bytes | None]:

@@ -13,6 +13,7 @@ from headrace.connector import Boundedness, JsonValue, Source, SourceContext, So
 from headrace.errors import ConfigError
 from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import Admin, ClientError, KafkaTopicPartition, Settings
+from headrace.kafka.deserialization import KafkaRecordDeserializationSchema, ValueOnly
 from headrace.kafka.enumerator import (
     EnumeratorSettings,
     KafkaSplitEnumerator,
@@ -59,7 +60,7 @@ class KafkaSource(Source):
     starting: KafkaOffsetsInitializer
     stopping: KafkaOffsetsInitializer | None
     is_bounded: bool
-    schema: DeserializationSchema | Deserializer
+    schema: DeserializationSchema | Deserializer | KafkaRecordDeserializationSchema
 
     @staticmethod
     def builder() -> KafkaSourceBuilder:
@@ -136,10 +137,23 @@ class KafkaSource(Source):
         properties = dict(self.properties)
         commits = context.commits_offsets and read_bool(properties, "commit.offsets.on.checkpoint", True)
         settings = self.client_settings(str(context.subtask))
-        deserialize = deserializer_of(self.schema)
+        deserialize: Callable[[Any], Any] | None
+        is_whole = isinstance(self.schema, KafkaRecordDeserializationSchema)
+        if isinstance(self.schema, KafkaRecordDeserializationSchema):
+            self.schema.open(context)
+            deserialize = self.schema.deserialize
+        else:
+            deserialize = deserializer_of(self.schema)
         is_text = deserialize is decode_utf8
         try:
-            consumer = default_client().consumer(settings, with_text=is_text)
+            consumer = default_client().consumer(
+                settings,
+                with_text=is_text,
+                with_keys=is_whole,
+                with_headers=is_whole,
+                with_offsets=is_whole,
+                with_timestamp_types=is_whole,
+            )
         except ClientError as error:
             raise error_of("the Kafka source could not be set up", error.failure, self.bootstrap_servers) from None
         return KafkaReader(
@@ -151,6 +165,7 @@ class KafkaSource(Source):
                 self.group_id if commits else None,
                 settings["isolation.level"] == "read_uncommitted",
                 self.bootstrap_servers,
+                whole_records=is_whole,
             ),
         )
 
@@ -177,7 +192,7 @@ class KafkaSourceBuilder:
         self._starting = KafkaOffsetsInitializer.earliest()
         self._stopping: KafkaOffsetsInitializer | None = None
         self._is_bounded = False
-        self._schema: DeserializationSchema | Deserializer | None = None
+        self._schema: DeserializationSchema | Deserializer | KafkaRecordDeserializationSchema | None = None
 
     def set_bootstrap_servers(self, bootstrap_servers: str) -> KafkaSourceBuilder:
         """The brokers to begin with, `host:port`, separated by commas."""
@@ -238,6 +253,16 @@ class KafkaSourceBuilder:
         self._schema = deserialization_schema
         return self
 
+    def set_deserializer(self, record_deserializer: KafkaRecordDeserializationSchema) -> KafkaSourceBuilder:
+        """How a whole record (key, headers, place and all) becomes elements. *Extension*, as in Flink's Java API."""
+        if not isinstance(record_deserializer, KafkaRecordDeserializationSchema):
+            raise ConfigError(
+                "`set_deserializer` takes a KafkaRecordDeserializationSchema, got "
+                f"{type(record_deserializer).__name__}; a schema for values goes to `set_value_only_deserializer`"
+            )
+        self._schema = record_deserializer.schema if isinstance(record_deserializer, ValueOnly) else record_deserializer
+        return self
+
     def set_client_id_prefix(self, prefix: str) -> KafkaSourceBuilder:
         """What the `client.id` of each client begins with."""
         return self.set_property("client.id.prefix", prefix)
@@ -265,8 +290,11 @@ class KafkaSourceBuilder:
                 "a KafkaSource needs topics: call one of `set_topics`, `set_topic_pattern` and `set_partitions`"
             )
         if self._schema is None:
-            raise ConfigError("a KafkaSource needs a deserializer: call `set_value_only_deserializer`")
-        deserializer_of(self._schema)
+            raise ConfigError(
+                "a KafkaSource needs a deserializer: call `set_value_only_deserializer` or `set_deserializer`"
+            )
+        if not isinstance(self._schema, KafkaRecordDeserializationSchema):
+            deserializer_of(self._schema)
         translation = translate(properties, Role.CONSUMER)
         self._check_group(properties)
         strategy = properties.get("auto.offset.reset", "none")

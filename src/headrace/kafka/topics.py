@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from headrace.errors import ExternalError
 from headrace.kafka.client.protocol import Admin, ClientError, Failure
@@ -22,6 +22,44 @@ _SETTING_UNREAD_S = 3.0
 """How long a topic is waited for if nobody may know whether the brokers create it."""
 
 _POLL_S = 0.02
+
+
+class TopicPartitions:
+    """The partitions of topics, for partitioners: asked for when they are wanted, and again after `max_age_s`."""
+
+    def __init__(
+        self,
+        make_admin: Callable[[], Admin],
+        servers: str,
+        max_age_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make_admin = make_admin
+        self._servers = servers
+        self._max_age_s = max_age_s
+        self._clock = clock
+        self._known: dict[str, tuple[float, tuple[int, ...]]] = {}
+
+    def of(self, topic: str) -> tuple[int, ...]:
+        """Raises `ExternalError` for a topic that does not exist, or brokers that do not answer the first time."""
+        at, partitions = self._known.get(topic, (0.0, ()))
+        if partitions and self._clock() < at + self._max_age_s:
+            return partitions
+        admin = self._make_admin()
+        try:
+            described = admin.describe_topics([topic])[topic]
+        except ClientError as error:
+            described = error.failure
+        finally:
+            admin.close()
+        if isinstance(described, Failure):
+            if not partitions:
+                raise error_of(f"the partitions of topic {topic!r} could not be looked up", described, self._servers)
+            _LOG.warning("the partitions of topic %r could not be looked up again: %s", topic, described)
+        else:
+            partitions = described.partitions
+        self._known[topic] = self._clock(), partitions
+        return partitions
 
 
 def require_topics(admin: Admin, names: Collection[str], servers: str, *, may_create: bool, timeout_s: float) -> None:

@@ -162,8 +162,8 @@ def create_transaction(
 ) -> KafkaTransaction:
     """The transaction of all of a region's `sinks`; asks the cluster what it has to know."""
     first = sinks[0]
-    properties = merge_properties([(sink.record_serializer.topic, dict(sink.properties)) for sink in sinks])
-    prefix = shared_prefix([(sink.record_serializer.topic, sink.transactional_id_prefix or "") for sink in sinks])
+    properties = merge_properties([(_named(sink), dict(sink.properties)) for sink in sinks])
+    prefix = shared_prefix([(_named(sink), sink.transactional_id_prefix or "") for sink in sinks])
     transactional_id = f"{prefix}-{context.job_name}-{context.region}"
     admin = first.create_admin()
     try:
@@ -178,7 +178,7 @@ def create_transaction(
         )
         if timeout.warning is not None:
             _LOG.warning("%s", timeout.warning)
-        written = {sink.record_serializer.topic for sink in sinks}
+        written = {sink.topic for sink in sinks if sink.topic is not None}
         require_topics(
             admin,
             written,
@@ -188,7 +188,7 @@ def create_transaction(
         )
         topic, its_role = properties.get("headrace.marker.topic"), "which is to hold the marker"
         if topic is None:
-            topic, its_role = _marker_topic(first, sources, cluster_id), "which the job reads"
+            topic, its_role = _marker_topic(sinks, sources, cluster_id), "which the job reads"
         given = properties.get("headrace.marker.group")
         # Regions of one job may name the same group, and must not have the same place.
         place = MarkerPlace(transactional_id if given is None else f"{given}-{context.region}", topic)
@@ -219,14 +219,19 @@ def _check_one_cluster(sinks: Sequence[KafkaSink], cluster_id: str) -> None:
             admin.close()
         if other != cluster_id:
             raise ConfigError(
-                f"the EXACTLY_ONCE sinks to {first.record_serializer.topic!r} ({first.bootstrap_servers}) and "
-                f"{sink.record_serializer.topic!r} ({sink.bootstrap_servers}) write to two clusters, which no "
+                f"the EXACTLY_ONCE sinks to {_named(first)!r} ({first.bootstrap_servers}) and "
+                f"{_named(sink)!r} ({sink.bootstrap_servers}) write to two clusters, which no "
                 "transaction spans; give one of them DeliveryGuarantee.AT_LEAST_ONCE, or make two jobs of it"
             )
 
 
-def _marker_topic(sink: KafkaSink, sources: Sequence[Source], cluster_id: str) -> str:
-    """A topic that the job reads anyway, if it is on the sink's cluster; else the sink's."""
+def _named(sink: KafkaSink) -> str:
+    return sink.topic or "a topic for each record"
+
+
+def _marker_topic(sinks: Sequence[KafkaSink], sources: Sequence[Source], cluster_id: str) -> str:
+    """A topic that the job reads anyway, if it is on the sinks' cluster; else one that they write."""
+    sink = sinks[0]
     for source in sources:
         if not isinstance(source, KafkaSource) or source.fixed_topic is None:
             continue
@@ -238,7 +243,13 @@ def _marker_topic(sink: KafkaSink, sources: Sequence[Source], cluster_id: str) -
                 return source.fixed_topic
         finally:
             admin.close()
-    return sink.record_serializer.topic
+    for topic in (sink.topic for sink in sinks):
+        if topic is not None:
+            return topic
+    raise ConfigError(
+        "an EXACTLY_ONCE sink whose records choose their topics needs to know one that exists, for the proof of its "
+        "last commit: set its property `headrace.marker.topic`"
+    )
 
 
 class KafkaTransaction(Transaction):

@@ -67,7 +67,8 @@ class Calls:
     `call` is the user's function (or a source's deserializer, a sink's serializer; None where there is none), `key` the
     key selector, `keyed` the operator's current-key holder, `table` a reduction's dict, `context` a process function's
     context. `generator` keeps the highest timestamp for `AssignTimestamps` (a source has one per split: here it only
-    says that the loop has to keep it), `extract` is a timestamp assigner.
+    says that the loop has to keep it), `extract` is a timestamp assigner. A deserializer that `gives_many` returns an
+    iterable, or None; a serializer that `takes_time` is given the element's timestamp too.
     """
 
     call: Callable[..., Any] | None = None
@@ -77,6 +78,8 @@ class Calls:
     table: dict[Any, Any] | None = None
     context: Any = None
     generator: Any = None
+    gives_many: bool = False
+    takes_time: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,8 @@ def as_timestamp(given: Any) -> int:
 
 def compile_loop(plan: Plan, source_id: int, calls: dict[int, Calls]) -> Loop:
     """The loop for everything below the source `source_id`."""
-    arrivals = list(_arrivals(plan, source_id, aligned=calls[source_id].generator is None))
+    own = calls[source_id]
+    arrivals = list(_arrivals(plan, source_id, aligned=own.generator is None and not own.gives_many))
     sinks = tuple(dict.fromkeys(sink for sink, _ in arrivals))
     aligned = frozenset(s for s in sinks if [is_aligned for sink, is_aligned in arrivals if sink == s] == [True])
     writer = _Writer(plan, calls, aligned)
@@ -168,13 +172,21 @@ class _Writer:
     reads_time: bool = False
 
     def write_source(self, n: int) -> None:
-        own, expression, time = self.calls[n], "v", "t"
+        own, expression = self.calls[n], "v"
         if own.call is not None:
             expression = f"{self._bind(f'd{n}', own.call)}(  # {DESERIALIZER}\nv)"
+        if own.gives_many:
+            self._many(n, expression, DESERIALIZER, lambda element, depth: self._read(n, element, depth), 2)
+        else:
+            self._read(n, expression, 2)
+
+    def _read(self, n: int, expression: str, depth: int) -> None:
+        """What becomes of an element of the source."""
+        own, time = self.calls[n], "t"
         if own.generator is not None:
-            expression = self._named(n, expression, 2)
-            time = self._assign_time(n, own, expression, "t", "w", 2)
-        self._consumers(n, expression, time, 2)
+            expression = self._named(n, expression, depth)
+            time = self._assign_time(n, own, expression, "t", "w", depth)
+        self._consumers(n, expression, time, depth)
 
     def _put(self, depth: int, text: str) -> None:
         self.lines.extend(("    " * depth + text).split("\n"))
@@ -201,10 +213,10 @@ class _Writer:
         self._put(depth + 1, f"{generator}.max_timestamp = {time}")
         return time
 
-    def _body(self, n: int, expression: str, time: str, depth: int) -> None:
-        """The consumers as an indented block, which must not be empty."""
+    def _body(self, expression: str, write: Callable[[str, int], None], depth: int) -> None:
+        """What `write` makes of the element, as an indented block, which must not be empty."""
         before = len(self.lines)
-        self._consumers(n, expression, time, depth)
+        write(expression, depth)
         if len(self.lines) == before:
             self._put(depth, "pass")
 
@@ -225,21 +237,25 @@ class _Writer:
             if own.keyed is not None:
                 self._put(depth, f"{self._bind(f'c{n}', own.keyed)}.key = k{n}")
         function = "" if own.call is None else self._bind(f"f{n}", own.call)
+
+        def hand_on(element: str, depth: int) -> None:
+            self._consumers(n, element, time, depth)
+
         match node.operator:
             case Map():
                 self._consumers(n, f"{function}(  # {n}\n{expression})", time, depth)
             case Filter():
                 element = self._named(n, expression, depth)
                 self._put(depth, f"if {function}({element}):  # {n}")
-                self._body(n, element, time, depth + 1)
+                self._body(element, hand_on, depth + 1)
             case FlatMap():
-                self._many(n, f"{function}(  # {n}\n{expression})", time, depth)
+                self._many(n, f"{function}(  # {n}\n{expression})", n, hand_on, depth)
             case Process():
                 self.reads_time = True
                 context = self._bind(f"q{n}", own.context)
                 element = self._named(n, expression, depth)
                 self._put(depth, f"{context}.element_timestamp = {time}")
-                self._many(n, f"{function}({element}, {context})  # {n}", time, depth)
+                self._many(n, f"{function}({element}, {context})  # {n}", n, hand_on, depth)
             case Reduce():
                 table, missing = self._bind(f"s{n}", own.table), self._bind("missing", MISSING)
                 self._put(depth, f"z{n} = {table}.get(k{n}, {missing})  # {n}")
@@ -257,6 +273,9 @@ class _Writer:
             case Union():
                 self._consumers(n, expression, time, depth)
             case WriteSink():
+                if own.takes_time:
+                    self.reads_time = True
+                    expression = f"{expression}, {time}"
                 self._put(depth, f"a{n}({function}(  # {n}\n{expression}))" if function else f"a{n}({expression})")
                 if n not in self.aligned:
                     self._put(depth, f"b{n}({time})")
@@ -265,13 +284,13 @@ class _Writer:
             case _:
                 assert_never(node.operator)
 
-    def _many(self, n: int, call: str, time: str, depth: int) -> None:
+    def _many(self, n: int, call: str, label: int, write: Callable[[str, int], None], depth: int) -> None:
         """Any number of elements: an inner loop, interrupted when a sink's list has grown long."""
         self.yields = True
         self._put(depth, f"r{n} = {call}")
         self._put(depth, f"if r{n} is not None:")
-        self._put(depth + 1, f"for y{n} in r{n}:  # {n}")
-        self._body(n, f"y{n}", time, depth + 2)
+        self._put(depth + 1, f"for y{n} in r{n}:  # {label}")
+        self._body(f"y{n}", write, depth + 2)
         sinks = dict.fromkeys(sink for sink, _ in _arrivals(self.plan, n, aligned=False))
         if sinks:
             self._put(depth + 2, f"if {' or '.join(f'len(o{s}) >= {OUTPUT_LIMIT}' for s in sinks)}:")

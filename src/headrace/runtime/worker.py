@@ -264,11 +264,13 @@ class Worker:
                     context = WriterContext(plan.job_name, node.name, self._lane, node.parallelism or 1)
                     transaction = self._transactions.get(region.id) if n in region.exactly_once_sinks else None
                     self._writers[n] = writer = node.operator.sink.create_writer(context, transaction)
-                    calls[n] = Calls(call=writer.serialize)
+                    calls[n] = Calls(call=writer.serialize, takes_time=writer.serializes_timestamp)
                 elif isinstance(node.operator, ReadSource):
                     self._readers[n] = reader = node.operator.source.create_reader(self._source_context(node))
                     extract = timestamp_extractor(node.operator.watermark_strategy, node.name)
-                    calls[n] = Calls(call=reader.deserialize, extract=extract, generator=extract)
+                    calls[n] = Calls(
+                        call=reader.deserialize, gives_many=reader.gives_many, extract=extract, generator=extract
+                    )
                 else:
                     calls[n] = self._open(node, operators.get(self._ids[n]))
         for n, reader in self._readers.items():

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from headrace.common.serialization import SimpleStringSchema
 from headrace.connector import Boundedness
-from headrace.errors import ConfigError, NotSupportedError
+from headrace.errors import ConfigError, DataError
 from headrace.kafka import (
     DeliveryGuarantee,
+    FlinkFixedPartitioner,
     KafkaOffsetResetStrategy,
     KafkaOffsetsInitializer,
+    KafkaPartitioner,
+    KafkaProducerRecord,
+    KafkaRecordDeserializationSchema,
     KafkaRecordSerializationSchema,
     KafkaSink,
     KafkaSinkBuilder,
+    KafkaSinkContext,
     KafkaSource,
     KafkaSourceBuilder,
     KafkaTopicPartition,
 )
+from headrace.kafka.serialization import BuiltSchema
 
 
 def source() -> KafkaSourceBuilder:
@@ -122,9 +129,75 @@ def test_what_is_missing_or_contradicts_itself_is_refused_with_what_to_call(
         build()
 
 
-def test_parts_of_later_versions_are_refused_by_name() -> None:
-    with pytest.raises(NotSupportedError, match="set_topic_selector"):
-        KafkaRecordSerializationSchema.builder().set_topic_selector(lambda _: "t")  # type: ignore[attr-defined]
+CONTEXT = KafkaSinkContext(1, 2, lambda topic: (0, 1, 2))
+
+
+class Third(KafkaPartitioner):
+    def partition(
+        self, record: Any, key: bytes | None, value: bytes | None, target_topic: str, partitions: Sequence[int]
+    ) -> int:
+        assert (record, key, value, target_topic) == ("x", b"key", b"x", "topic-x")
+        return partitions[-1]
+
+
+def test_a_record_is_what_topic_selector_schemas_headers_and_partitioner_make_of_an_element() -> None:
+    builder = KafkaRecordSerializationSchema.builder()
+    builder.set_topic_selector(lambda element: f"topic-{element}").set_value_serialization_schema(str.encode)
+    builder.set_key_serialization_schema(lambda _: b"key").set_header_provider(lambda _: {"a": b"1", "b": None})
+    schema = builder.set_partitioner(Third()).build()
+    made = schema.serialize("x", CONTEXT, 17)
+    assert made == KafkaProducerRecord("topic-x", b"x", b"key", 2, 17, [("a", b"1"), ("b", None)])
+
+
+@pytest.mark.parametrize(
+    ("topic", "partition", "text"),
+    [
+        ("", 0, "name of a topic"),
+        (None, 0, "name of a topic"),
+        ("t", 3, "gave 3"),
+        ("t", None, "gave None"),
+    ],
+)
+def test_what_a_selector_or_a_partitioner_gives_is_looked_at(topic: Any, partition: Any, text: str) -> None:
+    class Given(KafkaPartitioner):
+        def partition(self, *_: Any) -> Any:
+            return partition
+
+    builder = KafkaRecordSerializationSchema.builder().set_topic_selector(lambda _: topic)
+    schema = builder.set_value_serialization_schema(str.encode).set_partitioner(Given()).build()
+    with pytest.raises(DataError, match=text):
+        schema.serialize("x", CONTEXT, None)
+
+
+def test_a_fixed_partitioner_knows_its_subtask() -> None:
+    builder = KafkaRecordSerializationSchema.builder().set_topic("t").set_value_serialization_schema(str.encode)
+    schema = builder.set_partitioner(FlinkFixedPartitioner()).build()
+    schema.open(CONTEXT)
+    made = schema.serialize("x", CONTEXT, None)
+    assert made is not None
+    assert made.partition == 1
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda b: b.set_topic("t").set_topic_selector(lambda _: "t"),
+        lambda b: b.set_topic_selector(lambda _: "t").set_topic("t"),
+        lambda b: b.set_topic_selector("t"),
+        lambda b: b.set_header_provider({"a": b"1"}),
+        lambda b: b.set_partitioner(lambda *_: 0),
+        lambda b: source().set_deserializer(SimpleStringSchema()),
+    ],
+)
+def test_schemas_that_contradict_each_other_or_are_none_are_refused(build: Callable[[Any], object]) -> None:
+    with pytest.raises(ConfigError, match="`set_"):
+        build(KafkaRecordSerializationSchema.builder())
+
+
+def test_a_schema_for_values_only_costs_what_a_value_only_deserializer_does() -> None:
+    schema = SimpleStringSchema()
+    built = source().set_deserializer(KafkaRecordDeserializationSchema.value_only(schema)).build()
+    assert built.schema is schema
 
 
 def test_representations_show_no_secret() -> None:
@@ -177,8 +250,8 @@ def test_defaults_are_those_of_the_java_client_where_they_change_meaning() -> No
     ],
 )
 def test_one_function_makes_what_the_writer_takes(key: object, value: object, made: object) -> None:
-    schema = KafkaRecordSerializationSchema("t", value or _Bytes(), key)  # type: ignore[arg-type]
-    function = schema.serializer()
+    schema = BuiltSchema(value or _Bytes(), key, "t")  # type: ignore[arg-type]
+    function = schema.columns()
     assert (None if function is None else function("x")) == made
 
 

@@ -46,6 +46,19 @@ def with_time(value: int, context: Stamp) -> list[int]:
     return [value + context.element_timestamp % 7]
 
 
+def some_of(value: int) -> list[int] | None:
+    """A deserializer that gives any number of elements for a record."""
+    return None if value % 4 == 0 else [value, value + 1, value + 2][: value % 4]
+
+
+def with_own_time(value: int, time: int) -> tuple[int, int]:
+    """A serializer that wants to know the time."""
+    return value, time
+
+
+MANY, TIMED = "many", "timed"
+
+
 def calls_of(plan: Plan) -> dict[int, Calls]:
     calls = {}
     for node in plan:
@@ -57,8 +70,16 @@ def calls_of(plan: Plan) -> dict[int, Calls]:
                 calls[node.id] = Calls(call=f, key=key, table={})
             case Process(f):
                 calls[node.id] = Calls(call=f, context=Stamp())
-            case ReadSource(_, strategy) if strategy.timestamp_assigner is not None:
-                calls[node.id] = Calls(extract=lambda x, t: t + abs(x) % 11, generator=True)
+            case ReadSource(_, strategy):
+                assigns = strategy.timestamp_assigner is not None
+                calls[node.id] = Calls(
+                    call=some_of if node.name == MANY else None,
+                    gives_many=node.name == MANY,
+                    extract=(lambda x, t: t + abs(x) % 11) if assigns else None,
+                    generator=assigns or None,
+                )
+            case WriteSink() if node.name == TIMED:
+                calls[node.id] = Calls(call=with_own_time, takes_time=True)
             case AssignTimestamps():
                 calls[node.id] = Calls(extract=lambda x, t: t + abs(x) % 5, generator=WatermarkGenerator(0))
             case _:
@@ -99,7 +120,7 @@ def interpret(plan: Plan, source: int, records: list[int], times: list[int]) -> 
             case AssignTimestamps():
                 yield value, time + abs(value) % 5
             case WriteSink():
-                result.setdefault(node.id, []).append((value, time))
+                result.setdefault(node.id, []).append(((value, time) if node.name == TIMED else value, time))
             case _:
                 yield value, time
 
@@ -111,8 +132,9 @@ def interpret(plan: Plan, source: int, records: list[int], times: list[int]) -> 
     operator = plan.node(source).operator
     assert isinstance(operator, ReadSource)
     assigns = operator.watermark_strategy.timestamp_assigner is not None
-    for value, time in zip(records, times, strict=True):
-        push(source, value, time + abs(value) % 11 if assigns else time)
+    for record, time in zip(records, times, strict=True):
+        for value in (some_of(record) or ()) if plan.node(source).name == MANY else [record]:
+            push(source, value, time + abs(value) % 11 if assigns else time)
     return result
 
 
@@ -120,7 +142,7 @@ def interpret(plan: Plan, source: int, records: list[int], times: list[int]) -> 
 def plans(draw: st.DrawFn) -> Plan:
     builder = PlanBuilder()
     strategy = STRATEGY.with_timestamp_assigner(lambda x, t: t) if draw(st.booleans()) else STRATEGY
-    source = builder.add(ReadSource(CollectionSource(()), strategy), "source")
+    source = builder.add(ReadSource(CollectionSource(()), strategy), draw(st.sampled_from(["source", MANY])))
     streams = [source.id]
     for _ in range(draw(st.integers(0, 7))):
         above = draw(st.sampled_from(streams))
@@ -137,7 +159,7 @@ def plans(draw: st.DrawFn) -> Plan:
             key = (lambda x: x % 3) if kind is Reduce else None
             streams.append(builder.add(kind(function), "op", (above,), key_selector=key).id)
     for above in draw(st.lists(st.sampled_from(streams), min_size=1, max_size=3)):
-        builder.add(WriteSink(PrintSink()), "sink", (above,))
+        builder.add(WriteSink(PrintSink()), draw(st.sampled_from(["sink", TIMED])), (above,))
     return builder.build("job")
 
 

@@ -3,28 +3,46 @@
 from headrace.common.refusal import refuse_names
 from headrace.connector import DeliveryGuarantee
 from headrace.kafka import (
+    FlinkFixedPartitioner,
+    HeaderProvider,
+    KafkaConsumerRecord,
     KafkaOffsetResetStrategy,
     KafkaOffsetsInitializer,
+    KafkaPartitioner,
+    KafkaProducerRecord,
+    KafkaRecordDeserializationSchema,
     KafkaRecordSerializationSchema,
     KafkaRecordSerializationSchemaBuilder,
     KafkaSink,
     KafkaSinkBuilder,
+    KafkaSinkContext,
     KafkaSource,
     KafkaSourceBuilder,
     KafkaTopicPartition,
+    KafkaTopicSelector,
+    TimestampType,
 )
 
 __all__ = [
     "DeliveryGuarantee",
+    "FlinkFixedPartitioner",
+    "HeaderProvider",
+    "KafkaConsumerRecord",
     "KafkaOffsetResetStrategy",
     "KafkaOffsetsInitializer",
+    "KafkaPartitioner",
+    "KafkaProducerRecord",
+    "KafkaRecordDeserializationSchema",
     "KafkaRecordSerializationSchema",
     "KafkaRecordSerializationSchemaBuilder",
     "KafkaSink",
     "KafkaSinkBuilder",
+    "KafkaSinkContext",
     "KafkaSource",
     "KafkaSourceBuilder",
     "KafkaTopicPartition",
+    "KafkaTopicSelector",
+    "TimestampType",
 ]
 
 __getattr__ = refuse_names(
@@ -33,6 +51,5 @@ __getattr__ = refuse_names(
         "FlinkKafkaConsumer": "Flink's connector removed it; use `KafkaSource`",
         "FlinkKafkaProducer": "Flink's connector removed it; use `KafkaSink`",
         "Semantic": "it belongs to `FlinkKafkaProducer`; use `DeliveryGuarantee`",
-        "KafkaTopicSelector": "a sink writes to one topic; use a `filter` and a sink for each",
     },
 )

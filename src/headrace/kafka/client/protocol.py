@@ -89,10 +89,11 @@ class RecordSource(Protocol):
 class Records:
     """Consecutive records of one partition. `timestamps` in ms, -1 where a record has none; slices are of its kind.
 
-    `next_offset` is behind the last of them. `keys`, `headers` and `offsets` are there only if the consumer was asked
-    for them. `values` are bytes, or str if it was asked for text, and None where a record has no value; they may be
-    made one by one as they are asked for, and are gone once the consumer is closed; so much and no more is promised of
-    them as a sequence: their length, an element, a slice, iteration.
+    `next_offset` is behind the last of them. `keys`, `headers`, `offsets` and `timestamp_types` (0: none, 1: the
+    writer's, 2: the broker's) are there only if the consumer was asked for them. `values` are bytes, or str if it was
+    asked for text, and None where a record has no value; they may be made one by one as they are asked for, and are
+    gone once the consumer is closed; so much and no more is promised of them as a sequence: their length, an element, a
+    slice, iteration.
     """
 
     partition: KafkaTopicPartition
@@ -103,6 +104,7 @@ class Records:
     keys: list[bytes | None] | None = None
     headers: list[Headers] | None = None
     offsets: list[int] | None = None
+    timestamp_types: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +297,7 @@ class Client(Protocol):
         with_keys: bool = False,
         with_headers: bool = False,
         with_offsets: bool = False,
+        with_timestamp_types: bool = False,
         token: TokenSource | None = None,
     ) -> Consumer:
         """`with_text`: values as str, decoded as UTF-8, malformed bytes as U+FFFD. Columns that are not asked for are

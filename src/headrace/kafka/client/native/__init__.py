@@ -58,6 +58,7 @@ class NativeClient:
         with_keys: bool = False,
         with_headers: bool = False,
         with_offsets: bool = False,
+        with_timestamp_types: bool = False,
         token: TokenSource | None = None,
     ) -> Consumer:
         from headrace.kafka.client.native import _librdkafka
@@ -68,6 +69,7 @@ class NativeClient:
             with_keys=with_keys,
             with_headers=with_headers,
             with_offsets=with_offsets,
+            with_timestamp_types=with_timestamp_types,
             on_token=token,
             on_statistics=log_statistics,
             on_log=log_line,

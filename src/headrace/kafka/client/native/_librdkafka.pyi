@@ -33,6 +33,7 @@ class Consumer(Handle):
         with_keys: bool = False,
         with_headers: bool = False,
         with_offsets: bool = False,
+        with_timestamp_types: bool = False,
         on_token: TokenSource | None = None,
         on_statistics: Callable[[str], None] | None = None,
         on_log: Callable[[int, str], None],

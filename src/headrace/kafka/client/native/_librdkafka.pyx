@@ -586,6 +586,12 @@ cdef inline object bytes_of(const void *data, size_t size):
     return None if data is NULL else PyBytes_FromStringAndSize(<const char *>data, size)
 
 
+cdef inline int timestamp_type_of(rd_kafka_message_t *message):
+    cdef int kind = 0
+    rd_kafka_message_timestamp(message, &kind)
+    return kind
+
+
 cdef list headers_of(rd_kafka_message_t *message):
     cdef rd_kafka_headers_t *headers = NULL
     cdef const char *name = NULL
@@ -622,6 +628,7 @@ cdef class Consumer(Handle):
     cdef bint with_keys
     cdef bint with_headers
     cdef bint with_offsets
+    cdef bint with_timestamp_types
     cdef bint has_pipe
     cdef int reading_end
     cdef int writing_end
@@ -630,12 +637,12 @@ cdef class Consumer(Handle):
     cdef Run runs
 
     def __cinit__(self, settings, *, bint with_text=False, bint with_keys=False, bint with_headers=False,
-                  bint with_offsets=False, on_token=None, on_statistics=None, on_log=None):
+                  bint with_offsets=False, bint with_timestamp_types=False, on_token=None, on_statistics=None, on_log=None):
         cdef int ends[2]
         cdef int end
         self.assigned = []
         self.with_text, self.with_keys, self.with_headers = with_text, with_keys, with_headers
-        self.with_offsets = with_offsets
+        self.with_offsets, self.with_timestamp_types = with_offsets, with_timestamp_types
         self.runs.next = NULL
         self.make(RD_KAFKA_CONSUMER, settings, RD_KAFKA_EVENT_OFFSET_COMMIT, on_token, on_statistics, on_log)
         if pipe(ends):
@@ -858,15 +865,27 @@ cdef class Consumer(Handle):
         timestamps = array.clone(NUMBERS, count, False)
         for i in range(count):
             timestamps.data.as_longlongs[i] = rd_kafka_message_timestamp(at[i], NULL)
-        keys = headers = offsets = None
+        keys = headers = offsets = timestamp_types = None
         if self.with_keys:
             keys = [bytes_of(at[i].key, at[i].key_len) for i in range(count)]
         if self.with_headers:
             headers = [headers_of(at[i]) for i in range(count)]
         if self.with_offsets:
             offsets = [at[i].offset for i in range(count)]
+        if self.with_timestamp_types:
+            timestamp_types = [timestamp_type_of(at[i]) for i in range(count)]
         told.append(
-            Records(one.partition, values, timestamps, at[count - 1].offset + 1, source, keys, headers, offsets)
+            Records(
+                one.partition,
+                values,
+                timestamps,
+                at[count - 1].offset + 1,
+                source,
+                keys,
+                headers,
+                offsets,
+                timestamp_types,
+            )
         )
         return 0
 

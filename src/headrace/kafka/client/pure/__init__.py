@@ -29,6 +29,7 @@ class PureClient:
         with_keys: bool = False,
         with_headers: bool = False,
         with_offsets: bool = False,
+        with_timestamp_types: bool = False,
         token: TokenSource | None = None,
     ) -> PureConsumer:
         return PureConsumer(
@@ -37,6 +38,7 @@ class PureClient:
             with_keys=with_keys,
             with_headers=with_headers,
             with_offsets=with_offsets,
+            with_timestamp_types=with_timestamp_types,
             token=token,
         )
 

@@ -63,6 +63,7 @@ class PureConsumer:
         with_keys: bool = False,
         with_headers: bool = False,
         with_offsets: bool = False,
+        with_timestamp_types: bool = False,
         token: TokenSource | None = None,
     ) -> None:
         from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -86,6 +87,7 @@ class PureConsumer:
         self._with_keys = with_keys
         self._with_headers = with_headers
         self._with_offsets = with_offsets
+        self._with_timestamp_types = with_timestamp_types
         self._assigned: dict[tuple[str | None, int | None], KafkaTopicPartition] = {}
         self._topics = 0
 
@@ -188,6 +190,9 @@ class PureConsumer:
             keys=[message.key() for message in messages] if self._with_keys else None,
             headers=[_headers(message) for message in messages] if self._with_headers else None,
             offsets=[message.offset() or 0 for message in messages] if self._with_offsets else None,
+            timestamp_types=(
+                [kind for kind, _ in map(self._timestamp, messages)] if self._with_timestamp_types else None
+            ),
         )
 
     def end_seen(self, partition: KafkaTopicPartition) -> int | None:

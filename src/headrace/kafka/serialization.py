@@ -1,0 +1,310 @@
+"""How elements become Kafka records: topic, key, value, headers, partition and time.
+
+Theory of operation. A schema of one topic, a value and at most a key is a function for the fused chain that makes
+columns (`columns`). Any other makes one `KafkaProducerRecord` for each element, in the chain too, and the writer sorts
+those by topic.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+from headrace.common.serialization import SerializationSchema, Serializer, serializer_of
+from headrace.errors import ConfigError, DataError
+from headrace.kafka.client.protocol import Headers
+
+
+class KafkaProducerRecord(NamedTuple):
+    """A record as it is to be written; Kafka's `ProducerRecord`.
+
+    `partition` None: the key decides, as in Java's producer. `timestamp` in ms since the epoch, None: now.
+    """
+
+    topic: str
+    value: bytes | None
+    key: bytes | None = None
+    partition: int | None = None
+    timestamp: int | None = None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSinkContext:
+    """What a record serializer may know of the sink it serves. *Extension*, after Java's interface of this name."""
+
+    subtask: int
+    parallelism: int
+    look_up: Callable[[str], Sequence[int]] = field(repr=False)
+
+    def get_parallel_instance_id(self) -> int:
+        """The subtask, from 0 on."""
+        return self.subtask
+
+    def get_number_of_parallel_instances(self) -> int:
+        """The number of subtasks."""
+        return self.parallelism
+
+    def get_partitions_for_topic(self, topic: str) -> Sequence[int]:
+        """The topic's partitions; asked for again each `metadata.max.age.ms`, as there may be more by then."""
+        return self.look_up(topic)
+
+
+class KafkaTopicSelector(ABC):
+    """Says which topic an element goes to."""
+
+    @abstractmethod
+    def apply(self, data: Any) -> str:
+        """The topic for this element."""
+
+
+class HeaderProvider(ABC):
+    """Says which headers an element's record gets. *Extension*, after Java's interface of this name."""
+
+    @abstractmethod
+    def get_headers(self, element: Any) -> Headers:
+        """Names and values, in their order."""
+
+
+class KafkaPartitioner(ABC):
+    """Chooses the partition of each record. *Extension*, after Java's interface of this name."""
+
+    def open(self, parallel_instance_id: int, parallel_instances: int) -> None:
+        """Called once for each subtask, before the first record."""
+
+    @abstractmethod
+    def partition(
+        self, record: Any, key: bytes | None, value: bytes | None, target_topic: str, partitions: Sequence[int]
+    ) -> int:
+        """One of `partitions`, for an element, and what its key and value were serialized to."""
+
+
+class FlinkFixedPartitioner(KafkaPartitioner):
+    """Each subtask writes to one partition: the first to the first, and so on, round about.
+
+    >>> partitioner = FlinkFixedPartitioner()
+    >>> partitioner.open(4, 5)
+    >>> partitioner.partition("element", None, b"value", "topic", [0, 1, 2])
+    1
+    """
+
+    _instance = 0
+
+    def open(self, parallel_instance_id: int, parallel_instances: int) -> None:
+        self._instance = parallel_instance_id
+
+    def partition(
+        self, record: Any, key: bytes | None, value: bytes | None, target_topic: str, partitions: Sequence[int]
+    ) -> int:
+        return partitions[self._instance % len(partitions)]
+
+
+TopicSelector: TypeAlias = "KafkaTopicSelector | Callable[[Any], str]"
+HeadersOf: TypeAlias = "HeaderProvider | Callable[[Any], Headers | Mapping[str, bytes | None]]"
+
+
+class KafkaRecordSerializationSchema(ABC):
+    """How an element becomes a record. Made by `KafkaRecordSerializationSchema.builder()`.
+
+    *Extension*, as in Flink's Java API: subclasses may be written, and choose everything of each record.
+
+    >>> class Alerts(KafkaRecordSerializationSchema):
+    ...     def serialize(self, element, context, timestamp):
+    ...         if element["level"] > 3:
+    ...             return KafkaProducerRecord("alerts", element["text"].encode(), headers=[("level", b"high")])
+    >>> Alerts().serialize({"level": 1, "text": "all is well"}, None, None)
+    """
+
+    topic: str | None = None
+    """The topic of all records, which is looked for at the start; None if each record chooses."""
+
+    @staticmethod
+    def builder() -> KafkaRecordSerializationSchemaBuilder:
+        """A builder for a record serializer."""
+        return KafkaRecordSerializationSchemaBuilder()
+
+    def open(self, context: KafkaSinkContext) -> None:
+        """Called once for each subtask, before the first element."""
+
+    @abstractmethod
+    def serialize(self, element: Any, context: KafkaSinkContext, timestamp: int | None) -> KafkaProducerRecord | None:
+        """The element's record; None drops the element, and counts it. `timestamp` in ms: the element's, if it has one.
+
+        Raises `DataError` for what it cannot write.
+        """
+
+
+@dataclass(frozen=True)
+class BuiltSchema(KafkaRecordSerializationSchema):
+    """What `KafkaRecordSerializationSchema.builder()` builds."""
+
+    value_schema: SerializationSchema | Serializer
+    key_schema: SerializationSchema | Serializer | None = None
+    topic: str | None = None
+    topic_selector: Callable[[Any], str] | None = None
+    headers_of: Callable[[Any], Headers | Mapping[str, bytes | None]] | None = None
+    partitioner: KafkaPartitioner | None = None
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether `columns` makes all there is."""
+        return self.topic_selector is None and self.headers_of is None and self.partitioner is None
+
+    def columns(self) -> Callable[[Any], Any] | None:
+        """One function for hot loops: element to value, or to (key, value); None: elements are values already."""
+        to_value = serializer_of(self.value_schema)
+        if self.key_schema is None:
+            return to_value
+        to_key = serializer_of(self.key_schema)
+        if to_key is not None and to_value is not None:
+            return lambda element: (to_key(element), to_value(element))
+        if to_key is not None:
+            return lambda element: (to_key(element), element)
+        if to_value is not None:
+            return lambda element: (element, to_value(element))
+        return lambda element: (element, element)
+
+    def open(self, context: KafkaSinkContext) -> None:
+        if self.partitioner is not None:
+            self.partitioner.open(context.subtask, context.parallelism)
+
+    def serialize(self, element: Any, context: KafkaSinkContext, timestamp: int | None) -> KafkaProducerRecord:
+        return self.maker(context)(element, timestamp)
+
+    def maker(self, context: KafkaSinkContext) -> Callable[[Any, int | None], KafkaProducerRecord]:
+        """`serialize` for hot loops, with everything looked up before."""
+        to_value = serializer_of(self.value_schema) or _same
+        to_key: Serializer = _no_key if self.key_schema is None else serializer_of(self.key_schema) or _same
+        fixed, select, headers_of, partitioner = self.topic, self.topic_selector, self.headers_of, self.partitioner
+
+        def make(element: Any, timestamp: int | None) -> KafkaProducerRecord:
+            key, value, topic = to_key(element), to_value(element), fixed
+            if select is not None:
+                topic = select(element)
+            if not isinstance(topic, str) or not topic:
+                raise DataError(f"the topic selector has to give the name of a topic, and gave {topic!r}")
+            headers: Headers = ()
+            if headers_of is not None:
+                given = headers_of(element)
+                headers = [*given.items()] if isinstance(given, Mapping) else given
+            partition = None
+            if partitioner is not None:
+                partitions = context.look_up(topic)
+                partition = partitioner.partition(element, key, value, topic, partitions)
+                if partition not in partitions:
+                    raise DataError(f"the partitioner gave {partition!r}, and topic {topic!r} has {partitions}")
+            return KafkaProducerRecord(topic, value, key, partition, timestamp, headers)
+
+        return make
+
+
+def _same(element: Any) -> Any:
+    return element
+
+
+def _no_key(element: Any) -> bytes | None:
+    return None
+
+
+class KafkaRecordSerializationSchemaBuilder:
+    """Says how a sink's elements become records.
+
+    >>> from headrace.common.serialization import SimpleStringSchema
+    >>> schema = (
+    ...     KafkaRecordSerializationSchema.builder()
+    ...     .set_topic("rss.counts")
+    ...     .set_key_serialization_schema(lambda element: element["source"].encode())
+    ...     .set_value_serialization_schema(lambda element: str(element["count"]).encode())
+    ...     .build()
+    ... )
+    >>> schema.columns()({"source": "reuters", "count": 3})
+    (b'reuters', b'3')
+    """
+
+    def __init__(self) -> None:
+        self._topic: str | None = None
+        self._topic_selector: Callable[[Any], str] | None = None
+        self._headers_of: Callable[[Any], Headers | Mapping[str, bytes | None]] | None = None
+        self._partitioner: KafkaPartitioner | None = None
+        self._key_schema: SerializationSchema | Serializer | None = None
+        self._value_schema: SerializationSchema | Serializer | None = None
+
+    def set_topic(self, topic: str) -> KafkaRecordSerializationSchemaBuilder:
+        """The topic of all records."""
+        if not isinstance(topic, str) or not topic:
+            raise ConfigError(f"`set_topic` takes the name of a topic, got {topic!r}")
+        if self._topic_selector is not None:
+            raise ConfigError("`set_topic` cannot be used: `set_topic_selector` already says where to write; call one")
+        self._topic = topic
+        return self
+
+    def set_topic_selector(self, topic_selector: TopicSelector) -> KafkaRecordSerializationSchemaBuilder:
+        """Which topic each element goes to. Topics that it names have to exist, or be created by the brokers.
+
+        *Extension*: any callable that takes an element will do.
+        """
+        if self._topic is not None:
+            raise ConfigError("`set_topic_selector` cannot be used: `set_topic` already says where to write; call one")
+        select = topic_selector.apply if isinstance(topic_selector, KafkaTopicSelector) else topic_selector
+        self._topic_selector = _called("set_topic_selector", "KafkaTopicSelector", select)
+        return self
+
+    def set_header_provider(self, header_provider: HeadersOf) -> KafkaRecordSerializationSchemaBuilder:
+        """Which headers each element's record gets. *Extension*: a `HeaderProvider`, or any callable that takes an
+        element and gives pairs of name and value, or a mapping."""
+        provide = header_provider.get_headers if isinstance(header_provider, HeaderProvider) else header_provider
+        self._headers_of = _called("set_header_provider", "HeaderProvider", provide)
+        return self
+
+    def set_partitioner(self, partitioner: KafkaPartitioner) -> KafkaRecordSerializationSchemaBuilder:
+        """What chooses each record's partition, in place of its key. *Extension*, as in Flink's Java API."""
+        if not isinstance(partitioner, KafkaPartitioner):
+            raise ConfigError(f"`set_partitioner` takes a KafkaPartitioner, got {type(partitioner).__name__}")
+        self._partitioner = partitioner
+        return self
+
+    def set_key_serialization_schema(
+        self, key_serialization_schema: SerializationSchema | Serializer
+    ) -> KafkaRecordSerializationSchemaBuilder:
+        """How an element becomes its record's key, which chooses the partition; without it records have no key.
+
+        *Extension*: any callable that gives bytes will do.
+        """
+        serializer_of(key_serialization_schema)
+        self._key_schema = key_serialization_schema
+        return self
+
+    def set_value_serialization_schema(
+        self, value_serialization_schema: SerializationSchema | Serializer
+    ) -> KafkaRecordSerializationSchemaBuilder:
+        """How an element becomes its record's value. *Extension*: any callable that gives bytes will do."""
+        serializer_of(value_serialization_schema)
+        self._value_schema = value_serialization_schema
+        return self
+
+    def build(self) -> KafkaRecordSerializationSchema:
+        """The record serializer. Raises `ConfigError` without a topic or a value schema."""
+        if self._topic is None and self._topic_selector is None:
+            raise ConfigError(
+                "a KafkaRecordSerializationSchema needs a topic: call `set_topic` or `set_topic_selector`"
+            )
+        if self._value_schema is None:
+            raise ConfigError(
+                "a KafkaRecordSerializationSchema needs a value schema: call `set_value_serialization_schema`"
+            )
+        return BuiltSchema(
+            self._value_schema,
+            self._key_schema,
+            self._topic,
+            self._topic_selector,
+            self._headers_of,
+            self._partitioner,
+        )
+
+
+def _called(setter: str, kind: str, function: Any) -> Any:
+    if not callable(function):
+        raise ConfigError(f"`{setter}` takes a {kind} or a callable function, got {type(function).__name__}")
+    return function
