@@ -73,13 +73,17 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
         row: [name for name in contestants(row, peers) if not options.contestants or name in options.contestants]
         for row in options.only
     }
-    source, few, heavy = "", "", ""
-    if any(row in JOBS for row in chosen):
+    source, few, heavy, dressed = "", "", "", ""
+    if any(row in JOBS and not JOBS[row].dressed for row in chosen):
         source = bench.topics.create("bench.items", append_time=False)
         say(f"writing {options.records:,} records")
         bench.topics.fill(source, options.records, say)
         say("warming the broker up")
         bench.throughput("map-eos", "loop", source, options.records)
+    if any(row in JOBS and JOBS[row].dressed for row in chosen):
+        dressed = bench.topics.create("bench.dressed", append_time=False)
+        say(f"writing {options.records:,} records with keys and headers")
+        bench.topics.fill(dressed, options.records, say, dressed=True)
     if "heavy" in chosen:
         heavy = bench.topics.create("bench.heavy", append_time=False)
         bench.topics.fill(heavy, options.records // HEAVY, say)
@@ -100,6 +104,7 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
                     say(f"{at}{latency.p50_ms:9.0f} ms p50, {latency.p99_ms:.0f} ms p99")
                 else:
                     topic, records = (heavy, options.records // HEAVY) if row == "heavy" else (source, options.records)
+                    topic = dressed if JOBS[row].dressed else topic
                     run = bench.throughput(row, name, topic, records)
                     results.throughput.setdefault(row, {}).setdefault(name, []).append(run)
                     say(f"{at}{run.records_s:9,.0f} records/s, {run.cpu_us:.2f} µs CPU each")

@@ -34,6 +34,9 @@ class Job:
     java_class: str | None = None
     work_us: int = 0
     """CPU time that the user's function takes beside."""
+    dressed: bool = False
+    """Whether the input has keys and headers; `extra` are arguments of our program alone."""
+    extra: tuple[str, ...] = ()
 
 
 JOBS = {
@@ -42,6 +45,15 @@ JOBS = {
     "bytes": Job("bytes passed through, at-least-once", "at-least-once", "bytes_through.py", "bytes"),
     "lanes": Job("JSON map in lanes, at-least-once", "at-least-once", "json_map.py", "map"),
     "heavy": Job("the same with a function of 100 µs", "at-least-once", "json_map.py", "map", work_us=100),
+    "whole": Job("whole records, JSON map, at-least-once", "at-least-once", "whole_map.py", "whole", dressed=True),
+    "headers": Job(
+        "the same, with key and headers passed on",
+        "at-least-once",
+        "whole_map.py",
+        "headers",
+        dressed=True,
+        extra=("--headers",),
+    ),
     "keyed": Job("count over 5,000 keys, exactly-once", "exactly-once", "keyed_count.py", "count", "KeyedCount"),
 }
 
@@ -79,7 +91,7 @@ def command(name: Name, job: Job, run: Run, peers: Peers | None) -> list[str]:
     checkpoints = ["--checkpoints", (run.folder / "checkpoints").as_uri()]
     match name:
         case "native" | "pure" | "one" | "two":
-            own = ["--lanes", str(LANES.get(name, 1)), "--work-us", str(job.work_us)]
+            own = ["--lanes", str(LANES.get(name, 1)), "--work-us", str(job.work_us), *job.extra]
             return [sys.executable, str(HERE / "jobs" / job.program), *common, *checkpoints, *own]
         case "loop":
             return [sys.executable, str(HERE / "loops.py"), job.loop, *common]

@@ -45,6 +45,27 @@ def enrich(messages: list[Message], producer: Producer, topic: str) -> None:
         produce(topic, dumps(item), None, -1, None, None, message.timestamp()[1])
 
 
+def enrich_whole(messages: list[Message], producer: Producer, topic: str) -> None:
+    """The same, of records with a key, headers and a place."""
+    produce, loads, dumps = producer.produce, orjson.loads, orjson.dumps
+    for message in messages:
+        if message.key() and message.headers() and message.offset() >= 0:
+            item = loads(message.value())
+            item["title"] = item["title"].upper()
+            produce(topic, dumps(item), None, -1, None, None, message.timestamp()[1])
+
+
+def enrich_with_headers(messages: list[Message], producer: Producer, topic: str) -> None:
+    """The same, with key and headers passed on."""
+    produce, loads, dumps = producer.produce, orjson.loads, orjson.dumps
+    for message in messages:
+        key, headers = message.key(), message.headers()
+        if key and headers and message.offset() >= 0:
+            item = loads(message.value())
+            item["title"] = item["title"].upper()
+            produce(topic, dumps(item), key, -1, None, None, message.timestamp()[1], headers)
+
+
 def counting() -> Loop:
     """A running count per key, each update written."""
     counts: dict[str, int] = {}
@@ -108,7 +129,15 @@ def main() -> None:
     # Before `assign`: a broker answers one request at a time, and a fetch at a partition's end waits half a second.
     total = sum(consumer.get_watermark_offsets(TopicPartition(options.input, p), 10)[1] for p in partitions)
     consumer.assign([TopicPartition(options.input, partition, 0) for partition in partitions])
-    step = with_room({"bytes": through, "map": enrich, "count": counting()}[options.job])
+    step = with_room(
+        {
+            "bytes": through,
+            "map": enrich,
+            "whole": enrich_whole,
+            "headers": enrich_with_headers,
+            "count": counting(),
+        }[options.job]
+    )
     stopped = False
 
     def stop(_signal: int, _frame: object) -> None:
@@ -160,7 +189,7 @@ def one_or_more(consumer: Consumer) -> list[Message]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="a hand-written Kafka loop")
-    parser.add_argument("job", choices=("bytes", "map", "count"))
+    parser.add_argument("job", choices=("bytes", "map", "whole", "headers", "count"))
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--input", required=True)
     parser.add_argument("--output", required=True)

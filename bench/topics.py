@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from records import record
+from records import key, record
 
 # Of messages with values, which the stubs cannot say.
 Message = Any
@@ -76,14 +76,20 @@ class Topics:
         for future in self._admin.delete_topics(list(names)).values():
             future.result(30)
 
-    def fill(self, name: str, count: int, say: Callable[[str], None]) -> None:
-        """Writes records 0 to `count` - 1, spread over the partitions one by one."""
+    def fill(self, name: str, count: int, say: Callable[[str], None], *, dressed: bool = False) -> None:
+        """Writes records 0 to `count` - 1, spread over the partitions one by one; `dressed` with keys and headers."""
         failed: list[str] = []
         producer = self.producer(lambda error: failed.append(str(error)), linger_ms=20)
         for number in range(count):
             while True:
                 try:
-                    producer.produce(name, record(number), None, number % PARTITIONS)
+                    if dressed:
+                        headers = [("trace", b"%016x" % number), ("origin", b"bench")]
+                        producer.produce(
+                            name, record(number), key(number).encode(), number % PARTITIONS, headers=headers
+                        )
+                    else:
+                        producer.produce(name, record(number), None, number % PARTITIONS)
                     break
                 except BufferError:
                     producer.poll(0.05)

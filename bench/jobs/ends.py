@@ -33,6 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--unbounded", action="store_true", help="go on until SIGTERM")
     parser.add_argument("--source-property", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--sink-property", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--headers", action="store_true", help="write keys and headers too")
     parser.add_argument("--lanes", type=int, default=1, help="the job's parallelism")
     parser.add_argument("--work-us", type=int, default=0, help="CPU time that the function takes beside its work")
     return parser.parse_args()
@@ -50,29 +51,34 @@ def environment(options: argparse.Namespace) -> StreamExecutionEnvironment:
 
 def source(options: argparse.Namespace) -> KafkaSource:
     """The input topic from its beginning, as bytes; to its present end unless unbounded."""
+    return source_builder(options).set_value_only_deserializer(ByteArraySchema()).build()
+
+
+def source_builder(options: argparse.Namespace):
+    """The same without a deserializer."""
     builder = (
         KafkaSource.builder()
         .set_bootstrap_servers(options.bootstrap)
         .set_topics(options.input)
         .set_group_id(options.run_id)
         .set_starting_offsets(KafkaOffsetsInitializer.earliest())
-        .set_value_only_deserializer(ByteArraySchema())
     )
     if not options.unbounded:
         builder.set_bounded(KafkaOffsetsInitializer.latest())
     for each in options.source_property:
         builder.set_property(*each.split("=", 1))
-    return builder.build()
+    return builder
 
 
-def sink(options: argparse.Namespace) -> KafkaSink:
-    """The output topic."""
+def sink(options: argparse.Namespace, serializer: KafkaRecordSerializationSchema | None = None) -> KafkaSink:
+    """The output topic; with bytes for values unless a serializer says otherwise."""
     exactly_once = options.guarantee == "exactly-once"
     builder = (
         KafkaSink.builder()
         .set_bootstrap_servers(options.bootstrap)
         .set_record_serializer(
-            KafkaRecordSerializationSchema.builder()
+            serializer
+            or KafkaRecordSerializationSchema.builder()
             .set_topic(options.output)
             .set_value_serialization_schema(ByteArraySchema())
             .build()

@@ -1,7 +1,8 @@
 """The job that the crash suite runs: input → how often each record's key has come → output, exactly once.
 
 Records are JSON, `{"id": "2-17", "key": "k3"}` in and `{"id": "2-17", "key": "k3", "count": 5}` out. With a `pad` in
-it, a record's result is that many bytes longer.
+it, a record's result is that many bytes longer. With `--whole`, whole records are read and written: to one of two
+topics each, with a header, and to a partition of the job's choice.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ import json
 import logging
 import signal
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from headrace.common import Configuration, SimpleStringSchema, Types, WatermarkStrategy
 from headrace.datastream import KeyedProcessFunction, RuntimeContext, StreamExecutionEnvironment
 from headrace.datastream.connectors.kafka import (
     DeliveryGuarantee,
+    KafkaConsumerRecord,
     KafkaOffsetsInitializer,
+    KafkaPartitioner,
+    KafkaRecordDeserializationSchema,
     KafkaRecordSerializationSchema,
     KafkaSink,
     KafkaSource,
@@ -68,6 +74,31 @@ def to_text(result: dict) -> str:
     return json.dumps(result | {"pad": "x" * pad}) if pad else json.dumps(result)
 
 
+class Texts(KafkaRecordDeserializationSchema):
+    """The value of each record, in one of several ways."""
+
+    def deserialize(self, record: KafkaConsumerRecord) -> Iterator[str]:
+        yield (record.value or b"").decode()
+
+
+class Last(KafkaPartitioner):
+    """Two in three records to the last partition there is at the moment."""
+
+    def partition(
+        self, record: Any, key: bytes | None, value: bytes | None, target_topic: str, partitions: Sequence[int]
+    ) -> int:
+        return partitions[-1] if len(record) % 3 else partitions[0]
+
+
+def to_whole_records(topic: str) -> KafkaRecordSerializationSchema:
+    """Every second key to the one topic, the others to the other."""
+    builder = KafkaRecordSerializationSchema.builder()
+    builder.set_topic_selector(lambda text: topic if json.loads(text)["key"][-1] in "02468" else f"{topic}-odd")
+    builder.set_key_serialization_schema(lambda text: json.loads(text)["key"].encode())
+    builder.set_header_provider(lambda text: [("id", json.loads(text)["id"].encode())])
+    return builder.set_value_serialization_schema(SimpleStringSchema()).set_partitioner(Last()).build()
+
+
 def main() -> None:
     """Describe the job and run it."""
     parser = argparse.ArgumentParser()
@@ -78,6 +109,7 @@ def main() -> None:
     parser.add_argument("--name", default="counting")
     parser.add_argument("--start", choices=("earliest", "latest"), default="earliest")
     parser.add_argument("--bounded", action="store_true")
+    parser.add_argument("--whole", action="store_true")
     parser.add_argument("--interval", type=int, default=50)
     parser.add_argument("--delay-ms", type=float, default=0.0)
     parser.add_argument("--edit", choices=("nothing", "more", "less"), default="nothing")
@@ -110,6 +142,8 @@ def main() -> None:
         .set_starting_offsets(start())
         .set_value_only_deserializer(SimpleStringSchema())
     )
+    if arguments.whole:
+        source.set_deserializer(Texts())
     for each in arguments.source_property:
         source.set_property(*each.split("=", 1))
     if arguments.bounded:
@@ -126,6 +160,8 @@ def main() -> None:
         .set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE)
         .set_transactional_id_prefix(arguments.prefix)
     )
+    if arguments.whole:
+        sink.set_record_serializer(to_whole_records(arguments.output))
     for each in arguments.sink_property:
         sink.set_property(*each.split("=", 1))
 

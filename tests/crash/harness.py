@@ -81,10 +81,12 @@ class Input:
 
 
 class Output:
-    """What a `read_committed` reader finds in a topic."""
+    """What a `read_committed` reader finds in a topic, or several."""
 
     def __init__(self, bootstrap: str, topic: str, partitions: int = 3) -> None:
         self.topic = topic
+        self.others: tuple[str, ...] = ()
+        """More topics, with the same number of partitions each."""
         self.partitions = partitions
         self._bootstrap = bootstrap
         self._seen: list[dict[str, Any]] = []
@@ -125,27 +127,30 @@ class Output:
         """Every visible result, read anew."""
         consumer, results, ended = self._consumer(), [], set()
         deadline = time.monotonic() + DEADLINE_S
-        while len(ended) < self.partitions:
+        while len(ended) < len(self._places()):
             assert time.monotonic() < deadline, f"{self.topic} could not be read to its end"
             for message in consumer.consume(10_000, 0.1):
                 if (error := message.error()) is None:
                     results.append(json.loads(message.value()))
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    ended.add(message.partition())
+                    ended.add((message.topic(), message.partition()))
         consumer.close()
         return results
 
-    def open_partitions(self) -> dict[int, tuple[int, int]]:
-        """The partitions with a transaction open in them: end for a `read_committed` reader, and end of the log."""
-        partitions = [TopicPartition(self.topic, partition) for partition in range(self.partitions)]
-        ends = []
+    def _places(self) -> list[TopicPartition]:
+        topics = (self.topic, *self.others)
+        return [TopicPartition(topic, partition) for topic in topics for partition in range(self.partitions)]
+
+    def ends(self, level: IsolationLevel = IsolationLevel.READ_COMMITTED) -> dict[tuple[str, int], int]:
+        """The end of each partition's log, for a reader of this level."""
         admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 2})
-        for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
-            asked = admin.list_offsets(
-                {partition: OffsetSpec.latest() for partition in partitions}, isolation_level=level, request_timeout=30
-            )
-            ends.append({partition.partition: future.result(DEADLINE_S).offset for partition, future in asked.items()})
-        committed, written = ends
+        latest = {place: OffsetSpec.latest() for place in self._places()}
+        asked = admin.list_offsets(latest, isolation_level=level, request_timeout=30)
+        return {(at.topic, at.partition): future.result(DEADLINE_S).offset for at, future in asked.items()}
+
+    def open_partitions(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """The partitions with a transaction open in them: end for a `read_committed` reader, and end of the log."""
+        committed, written = self.ends(IsolationLevel.READ_COMMITTED), self.ends(IsolationLevel.READ_UNCOMMITTED)
         return {
             partition: (committed[partition], written[partition])
             for partition in written
@@ -174,7 +179,7 @@ class Output:
                 "log_level": 0,
             }
         )
-        consumer.assign([TopicPartition(self.topic, partition, 0) for partition in range(self.partitions)])
+        consumer.assign([TopicPartition(place.topic, place.partition, 0) for place in self._places()])
         return consumer
 
 

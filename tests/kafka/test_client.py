@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from headrace.broker import DevBroker
 from headrace.kafka.client.native import NativeClient
@@ -389,3 +390,43 @@ def test_a_producer_that_has_delivered_nothing_fails_with_its_connection_at_once
     assert raised.value.failure.name == "_RESOLVE"
     assert producer.take_failures() == []
     producer.close()
+
+
+def test_a_producer_knows_the_partitions_it_has_asked_for(
+    client: Client, kafka: DevBroker, producer: Producer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic(2)
+    write(producer, topic, [b"x"])
+    assert producer.partitions(topic, TIMEOUT_S) == (0, 1)
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    for future in admin.create_partitions([NewPartitions(topic, 3)]).values():
+        future.result(TIMEOUT_S)
+    deadline = time.monotonic() + TIMEOUT_S
+    while producer.partitions(topic, TIMEOUT_S) != (0, 1, 2):
+        assert time.monotonic() < deadline
+    # Without having asked it would refuse the last one.
+    producer.produce(topic, [b"y"], partitions=[2])
+    assert producer.flush(TIMEOUT_S) == 0
+    assert producer.take_failures() == []
+
+
+def test_the_partitions_of_a_topic_that_is_not_there_are_an_error(
+    client: Client, kafka: DevBroker, make_topic: Callable[..., str]
+) -> None:
+    settings = {**PRODUCER_DEFAULTS, "bootstrap.servers": kafka.bootstrap_servers, "allow.auto.create.topics": "false"}
+    producer = client.producer(settings)
+    with pytest.raises(ClientError, match="UNKNOWN_TOPIC"):
+        producer.partitions("not-a-topic-of-anybody", TIMEOUT_S)
+    producer.close()
+
+
+def test_a_full_record_comes_with_the_kind_of_its_timestamp(
+    client: Client, kafka: DevBroker, producer: Producer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    write(producer, topic, [b"x", b"y"])
+    consumer = client.consumer(reading(kafka), with_offsets=True, with_timestamp_types=True)
+    consumer.assign({KafkaTopicPartition(topic, 0): 0})
+    (batch,) = records(consume_until(consumer, lambda events: bool(ends(events))))
+    assert (batch.offsets, batch.timestamp_types, batch.keys, batch.headers) == ([0, 1], [1, 1], None, None)
+    consumer.close()

@@ -25,18 +25,18 @@ _POLL_S = 0.02
 
 
 class TopicPartitions:
-    """The partitions of topics, for partitioners: asked for when they are wanted, and again after `max_age_s`."""
+    """The partitions of topics, for partitioners: `ask` is called when they are wanted, and again after `max_age_s`."""
 
     def __init__(
         self,
-        make_admin: Callable[[], Admin],
-        servers: str,
+        ask: Callable[[str], tuple[int, ...]],
         max_age_s: float,
+        servers: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._make_admin = make_admin
-        self._servers = servers
+        self._ask = ask
         self._max_age_s = max_age_s
+        self._servers = servers
         self._clock = clock
         self._known: dict[str, tuple[float, tuple[int, ...]]] = {}
 
@@ -45,19 +45,13 @@ class TopicPartitions:
         at, partitions = self._known.get(topic, (0.0, ()))
         if partitions and self._clock() < at + self._max_age_s:
             return partitions
-        admin = self._make_admin()
         try:
-            described = admin.describe_topics([topic])[topic]
+            partitions = self._ask(topic)
         except ClientError as error:
-            described = error.failure
-        finally:
-            admin.close()
-        if isinstance(described, Failure):
             if not partitions:
-                raise error_of(f"the partitions of topic {topic!r} could not be looked up", described, self._servers)
-            _LOG.warning("the partitions of topic %r could not be looked up again: %s", topic, described)
-        else:
-            partitions = described.partitions
+                what = f"the partitions of topic {topic!r} could not be looked up"
+                raise error_of(what, error.failure, self._servers) from None
+            _LOG.warning("the partitions of topic %r could not be looked up again: %s", topic, error)
         self._known[topic] = self._clock(), partitions
         return partitions
 

@@ -370,7 +370,7 @@ class KafkaTransaction(Transaction):
     @contextlib.contextmanager
     def producing(self, what: str) -> Iterator[Producer]:
         """The producer, with a transaction open; `what` begins the error if that fails."""
-        producer = self._fenced_producer()
+        producer = self.producer
         try:
             if not self._is_open:
                 producer.begin_transaction()
@@ -380,7 +380,9 @@ class KafkaTransaction(Transaction):
             raise transaction_error_of(what, error.failure, self._servers) from None
         self._raise_failures(producer)
 
-    def _fenced_producer(self) -> Producer:
+    @property
+    def producer(self) -> Producer:
+        """The one that has shut out all others."""
         if self._producer is None:
             raise InternalError(f"transaction {self._id} is used before it was fenced, or after it was closed")
         return self._producer
@@ -394,7 +396,7 @@ class KafkaTransaction(Transaction):
 
     def poll(self) -> None:
         """Serve the client between batches."""
-        producer = self._fenced_producer()
+        producer = self.producer
         try:
             producer.poll()
         except ClientError as error:
@@ -403,7 +405,7 @@ class KafkaTransaction(Transaction):
 
     def flush(self) -> None:
         """Return when every record of the open transaction is acknowledged; `delivery.timeout.ms` bounds it."""
-        producer = self._fenced_producer()
+        producer = self.producer
         try:
             while producer.flush(_CALL_S) > 0:
                 self._raise_failures(producer)

@@ -201,6 +201,13 @@ class Producer(Protocol):
         """
         ...
 
+    def partitions(self, topic: str, timeout_s: float) -> tuple[int, ...]:
+        """The numbers of a topic's partitions; asks the brokers. Records can be written to all of them from then on.
+
+        Raises `ClientError` for a topic that does not exist.
+        """
+        ...
+
     def poll(self) -> None:
         """Serve delivery reports; never waits."""
         ...

@@ -174,6 +174,17 @@ cdef extern from "librdkafka.h" nogil:
     int rd_kafka_commit_queue(
         rd_kafka_t *, const rd_kafka_topic_partition_list_t *, rd_kafka_queue_t *, void *, void *)
     rd_kafka_topic_t *rd_kafka_topic_new(rd_kafka_t *, const char *, void *)
+    ctypedef struct rd_kafka_metadata_partition_t:
+        int32_t id
+    ctypedef struct rd_kafka_metadata_topic_t:
+        int partition_cnt
+        rd_kafka_metadata_partition_t *partitions
+        int err
+    ctypedef struct rd_kafka_metadata_t:
+        int topic_cnt
+        rd_kafka_metadata_topic_t *topics
+    int rd_kafka_metadata(rd_kafka_t *, int, rd_kafka_topic_t *, const rd_kafka_metadata_t **, int)
+    void rd_kafka_metadata_destroy(const rd_kafka_metadata_t *)
     const char *rd_kafka_topic_name(const rd_kafka_topic_t *)
     void rd_kafka_topic_destroy(rd_kafka_topic_t *)
     rd_kafka_error_t *rd_kafka_produceva(rd_kafka_t *, const rd_kafka_vu_t *, size_t)
@@ -1140,6 +1151,27 @@ cdef class Producer(Handle):
         return Failure(
             failure.name, failure.text, failure.is_retriable, failure.is_fatal, failure.requires_abort, topic, size
         )
+
+    def partitions(self, str topic, double timeout_s):
+        """The numbers of the topic's partitions; asks the brokers, and knows them itself from then on."""
+        cdef int timeout_ms = milliseconds(timeout_s), code, i
+        cdef const rd_kafka_metadata_t *found = NULL
+        cdef rd_kafka_topic_t *at
+        self.enter()
+        try:
+            at = self.topic_of(topic)
+            with nogil:
+                code = rd_kafka_metadata(self.rk, 0, at, &found, timeout_ms)
+            check(code)
+            try:
+                if found.topic_cnt != 1:
+                    raise ClientError(Failure("_UNKNOWN_TOPIC", "the brokers say nothing of the topic"))
+                check(found.topics[0].err)
+                return tuple([found.topics[0].partitions[i].id for i in range(found.topics[0].partition_cnt)])
+            finally:
+                rd_kafka_metadata_destroy(found)
+        finally:
+            self.is_busy = False
 
     def flush(self, double timeout_s):
         """Wait until everything is acknowledged or has failed; how many records are neither after `timeout_s`."""

@@ -72,6 +72,32 @@ typedef struct {
     value_t u;
 } rd_kafka_vu_t;
 
+typedef struct {
+    int32_t id;
+    int err;
+    int32_t leader;
+    int replica_cnt;
+    int32_t *replicas;
+    int isr_cnt;
+    int32_t *isrs;
+} rd_kafka_metadata_partition_t;
+
+typedef struct {
+    char *topic;
+    int partition_cnt;
+    rd_kafka_metadata_partition_t *partitions;
+    int err;
+} rd_kafka_metadata_topic_t;
+
+typedef struct {
+    int broker_cnt;
+    void *brokers;
+    int topic_cnt;
+    rd_kafka_metadata_topic_t *topics;
+    int32_t orig_broker_id;
+    char *orig_broker_name;
+} rd_kafka_metadata_t;
+
 enum { RD_KAFKA_PRODUCER = 0, RD_KAFKA_CONSUMER = 1 };
 enum { RD_KAFKA_RESP_ERR__PARTITION_EOF = -191, RD_KAFKA_RESP_ERR__TIMED_OUT = -185,
        RD_KAFKA_RESP_ERR__QUEUE_FULL = -184, RD_KAFKA_RESP_ERR__FATAL = -150 };
@@ -147,6 +173,8 @@ enum { RD_KAFKA_PURGE_F_QUEUE = 1, RD_KAFKA_PURGE_F_INFLIGHT = 2, RD_KAFKA_PURGE
     F(rd_kafka_topic_t *, topic_new, (rd_kafka_t *, const char *, void *)) \
     F(const char *, topic_name, (const rd_kafka_topic_t *)) \
     F(void, topic_destroy, (rd_kafka_topic_t *)) \
+    F(int, metadata, (rd_kafka_t *, int, rd_kafka_topic_t *, const rd_kafka_metadata_t **, int)) \
+    F(void, metadata_destroy, (const rd_kafka_metadata_t *)) \
     F(rd_kafka_error_t *, produceva, (rd_kafka_t *, const rd_kafka_vu_t *, size_t)) \
     F(rd_kafka_headers_t *, headers_new, (size_t)) \
     F(int, header_add, (rd_kafka_headers_t *, const char *, ssize_t, const void *, ssize_t)) \

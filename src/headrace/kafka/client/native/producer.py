@@ -64,6 +64,12 @@ class NativeProducer:
             raise ClientError(fatal)
         self._reports.raise_hopeless(lambda: self._handle.flush(0.0))
 
+    def partitions(self, topic: str, timeout_s: float) -> tuple[int, ...]:
+        try:
+            return tuple(sorted(self._handle.partitions(topic, timeout_s)))
+        except ClientError as error:
+            raise ClientError(with_cause(error.failure, self._reports)) from None
+
     def poll(self) -> None:
         if told := self._handle.events():
             self._hear(told)

@@ -18,6 +18,7 @@ from headrace.kafka.client.pure.reports import (
     HeardReports,
     client_config,
     failing_as_client_error,
+    failure_of,
     failure_of_exception,
 )
 from headrace.kafka.client.reports import STUCK, WAIT_SLICE_S, call_unless_stuck, with_cause
@@ -122,6 +123,14 @@ class PureProducer:
             with contextlib.suppress(BufferError):
                 client.produce(topic, value, key, partition, None, None, timestamp, headers)
                 return
+
+    def partitions(self, topic: str, timeout_s: float) -> tuple[int, ...]:
+        assert self._client is not None
+        with failing_as_client_error(self._reports):
+            found = self._client.list_topics(topic, timeout_s).topics[topic]
+        if found.error is not None:
+            raise ClientError(failure_of(found.error))
+        return tuple(sorted(found.partitions))
 
     def poll(self) -> None:
         assert self._client is not None
