@@ -134,6 +134,11 @@ def transactions_to_fence(
     return tuple(found)
 
 
+def is_same_transaction(one: Location, other: Location) -> bool:
+    """Whether two locations name one transactional id of one cluster, wherever their markers are kept."""
+    return all(one.get(part) == other.get(part) for part in ("cluster_id", "transactional_id"))
+
+
 def needs_reread(before: FolderContents, after: FolderContents) -> bool:
     """Whether another copy added a manifest while markers were read, so that everything has to be asked again."""
     return _newest_key(before) < _newest_key(after) or _id(before.newest) != _id(after.newest)

@@ -102,7 +102,9 @@ def status_line(progress: JobProgress, before: JobProgress | None) -> str:
     '9,000 in, 4,500 out, 4,000/s, lag 120, checkpoint 18 took 12 ms'
     """
     parts = [f"{progress.records_in:,} in", f"{progress.records_out:,} out"]
-    if before is not None and before.restarts == progress.restarts and progress.at_s > before.at_s:
+    # A worker that took another's place begins to count anew.
+    is_on = before is not None and before.restarts == progress.restarts and progress.records_in >= before.records_in
+    if before is not None and is_on and progress.at_s > before.at_s:
         parts.append(f"{(progress.records_in - before.records_in) / (progress.at_s - before.at_s):,.0f}/s")
     if progress.lag is not None:
         parts.append(f"lag {progress.lag:,}")

@@ -28,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -155,6 +156,7 @@ class Coordinator:
         self._next_checkpoint: float | None = None
         self._failures = 0
         self._ended: set[int] = set()
+        self._added: Counter[int] = Counter()
         self._away: dict[int, _Away] = {}
         self._discovered: list[tuple[int, AddSplits]] = []
         self._stopping = False
@@ -213,8 +215,9 @@ class Coordinator:
             case Committed(region, number):
                 if self._in_flight is not None and self._in_flight.id.number == number:
                     self._committed(self._in_flight, [region])
-            case InputEnded():
-                self._ended.add(lane)
+            case InputEnded(additions):
+                if additions == self._added[lane]:
+                    self._ended.add(lane)
             case Failed(error):
                 raise LaneFailed(lane, error)
             case Fenced() | MarkersRead() | Deployed():
@@ -227,7 +230,9 @@ class Coordinator:
     def lose(self, lane: int, delay_s: float) -> None:
         """Go on without a lane, and have it back in a while; at once if the job is to stop."""
         self._away[lane] = _Away(self._clock() + (0 if self._stopping else delay_s))
+        self._link.let_go(lane)
         self._ended.discard(lane)
+        self._added[lane] = 0
         if self._in_flight is not None and self._in_flight.manifest is None:
             # The others keep what they have written, and the next checkpoint commits it.
             self._savepoint_request = self._in_flight.savepoint or self._savepoint_request
@@ -239,7 +244,7 @@ class Coordinator:
         now = self._clock()
         self._discover(now)
         for lane, away in self._away.items():
-            if not away.is_coming and (now >= away.due or self._stopping):
+            if not away.is_coming and (now >= away.due or self._stopping) and self._link.is_gone(lane):
                 away.is_coming = True
                 self._link.restart(lane)
                 self._link.send(Fence(), lane)
@@ -261,7 +266,9 @@ class Coordinator:
     def seconds_until_due(self) -> float:
         """How long `tick` has nothing to do, at most."""
         now = self._clock()
-        due = [*self._next_discovery.values(), *(away.due for away in self._away.values() if not away.is_coming)]
+        due = [*self._next_discovery.values()]
+        # One that is due and has not gone yet is looked at often enough.
+        due += [max(away.due, now + 0.01) for away in self._away.values() if not away.is_coming]
         if self._in_flight is None and self._next_checkpoint is not None and not self._away:
             due.append(self._next_checkpoint)
         return max(0.0, min(due, default=now + 1) - now)
@@ -343,7 +350,12 @@ class Coordinator:
             # Until a checkpoint holds them, a lane that comes back has to be told again.
             self._discovered.append((lane, message))
             if lane not in self._away:
-                self._link.send(message, lane)
+                self._tell_of_splits(message, lane)
+
+    def _tell_of_splits(self, message: AddSplits, lane: int) -> None:
+        self._added[lane] += 1
+        self._ended.discard(lane)
+        self._link.send(message, lane)
 
     def _bring_back(self, lane: int, away: _Away, said: Fenced | MarkersRead | Deployed) -> None:
         """A lost lane's new worker has come this far. Raises `LaneCannotRejoin` if it must not go on alone."""
@@ -357,7 +369,7 @@ class Coordinator:
             case Deployed():
                 assert away.manifest is not None
                 for message in self._unheld(away.manifest, lane):
-                    self._link.send(message, lane)
+                    self._tell_of_splits(message, lane)
                 self._link.send(Run(), lane)
                 del self._away[lane]
                 log.info("lane %d resumes from checkpoint %s", lane, away.manifest.id)

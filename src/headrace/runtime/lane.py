@@ -6,7 +6,7 @@ ends the process at once when the coordinator is gone; one gives a sign of life.
 what it collects.
 
 The program's own file is not run again. Its functions and classes come along with the plan, by value, and are put into
-this process's `__main__`, so that values of them can be pickled here and unpickled there.
+this process's `__main__`, so that values of its classes can be pickled here and unpickled there.
 
 Started by `headrace.runtime.team`, with the number of an inherited socket.
 """
@@ -34,7 +34,7 @@ from typing import Any, Final
 import cloudpickle
 
 from headrace.checkpoint.storage import CheckpointFolder
-from headrace.errors import ConfigError, ExternalError, HeadraceError, RemoteTraceback
+from headrace.errors import ConfigError, ExternalError, HeadraceError, RemoteTraceback, UserCodeError
 from headrace.plan.graph import Plan
 from headrace.runtime.collecting import with_collected
 from headrace.runtime.link import LaneProgress
@@ -60,8 +60,7 @@ class Setup:
     levels: Mapping[str, int]
     heartbeat_s: float
     root: Path
-    names: Mapping[str, bytes]
-    plan: bytes
+    program: bytes
     settings: Settings
 
 
@@ -122,16 +121,16 @@ def main(descriptor: int) -> None:
 
 
 def _worker(setup: Setup, channel: _Channel) -> Worker:
-    main = sys.modules["__main__"]
-    for name, data in setup.names.items():
-        setattr(main, name, cloudpickle.loads(data))
+    names: Mapping[str, Any]
+    plan: Plan
     try:
-        plan: Plan = cloudpickle.loads(setup.plan)
+        names, plan = cloudpickle.loads(setup.program)
     except Exception as error:
         raise ConfigError(
             f"the job cannot be brought to its workers: {type(error).__name__}: {error}. What its functions use has to "
             "be importable there, or part of the program's own file"
         ) from error
+    vars(sys.modules["__main__"]).update(names)
     plan = with_collected(plan, _Collecting(channel))
     folder = CheckpointFolder(setup.root, plan.job_name)
     return Worker(plan, setup.settings, folder, lane=setup.lane, attempt_number=setup.attempt_number)
@@ -145,7 +144,7 @@ def _serve(worker: Worker, channel: _Channel, lane: int) -> None:
         if said is not None:
             worker.handle(said)
         else:
-            worker.step(STEP_WAIT_S, STEP_WAIT_S)
+            _step(worker)
         now = time.monotonic()
         if (worker.outbox or now >= next_progress) and not isinstance(said, Close):
             next_progress = now + _PROGRESS_S
@@ -155,6 +154,14 @@ def _serve(worker: Worker, channel: _Channel, lane: int) -> None:
         worker.outbox.clear()
     with contextlib.suppress(OSError):
         sys.stdout.flush()
+
+
+def _step(worker: Worker) -> None:
+    try:
+        worker.step(STEP_WAIT_S, STEP_WAIT_S)
+    except SystemExit as error:
+        # It would end this process without a word.
+        worker.fail(UserCodeError(f"a function called sys.exit({error.code!r}): let it raise an error instead"))
 
 
 def pack(error: BaseException, lane: int) -> PackedError:
@@ -207,7 +214,9 @@ class _Channel:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._sender = 0
 
     def receive(self) -> Any:
         return pickle.loads(self._connection.recv_bytes())
@@ -236,12 +245,19 @@ class _Channel:
 
     def say(self, message: Said) -> None:
         """Send one message; ends the process if nobody hears it."""
-        data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-        try:
-            with self._lock:
-                self._connection.send_bytes(data)
-        except OSError:
-            os._exit(_COORDINATOR_GONE)
+        self._outbox.put(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+        if self._sender == threading.get_ident():
+            # A finalizer that logs, in the middle of sending: it goes out behind that.
+            return
+        with self._lock:
+            self._sender = threading.get_ident()
+            try:
+                while True:
+                    self._connection.send_bytes(self._outbox.get_nowait())
+            except queue.Empty:
+                self._sender = 0
+            except OSError:
+                os._exit(_COORDINATOR_GONE)
 
     def leave(self) -> None:
         """In a forked child: let go of the socket, and log to nobody."""
@@ -250,7 +266,21 @@ class _Channel:
 
     def put_nowait(self, record: logging.LogRecord) -> None:
         """What `logging.handlers.QueueHandler` wants of a queue."""
-        self.say(Logged(record))
+        self.say(Logged(_as_it_can_travel(record)))
+
+
+_OF_EVERY_RECORD: Final = frozenset(vars(logging.makeLogRecord({})))
+
+
+def _as_it_can_travel(record: logging.LogRecord) -> logging.LogRecord:
+    """The record, with those of the program's own attributes (`extra`) as text that pickle cannot bring over."""
+    for name in vars(record).keys() - _OF_EVERY_RECORD:
+        value = getattr(record, name)
+        try:
+            pickle.loads(pickle.dumps(value))
+        except Exception:  # noqa: BLE001 - a value of the user's may be anything
+            setattr(record, name, repr(value))
+    return record
 
 
 def _log_to(channel: _Channel, levels: Mapping[str, int]) -> None:

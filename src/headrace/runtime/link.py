@@ -55,6 +55,14 @@ class Link(Protocol):
         """Let workers work until one of them says something, for about `timeout_s` at most."""
         ...
 
+    def let_go(self, lane: int) -> None:
+        """Let a worker that failed close everything, and end."""
+        ...
+
+    def is_gone(self, lane: int) -> bool:
+        """Whether a worker that was let go has ended, or has had time enough to."""
+        ...
+
     def restart(self, lane: int) -> None:
         """A new worker in the place of one that failed."""
         ...
@@ -134,6 +142,14 @@ class LocalLink:
         """One step, if there is something to read."""
         if self._worker.is_running:
             self._worker.step(timeout_s)
+
+    def let_go(self, lane: int) -> None:
+        """Never, as `restart`."""
+        raise InternalError("the only worker cannot be let go alone")
+
+    def is_gone(self, lane: int) -> bool:
+        """Never, as `restart`."""
+        raise InternalError("the only worker is not gone")
 
     def restart(self, lane: int) -> None:
         """Never: the only worker's failure is the job's."""

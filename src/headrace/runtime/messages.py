@@ -109,7 +109,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class InputEnded:
-    """Everything has been read and processed, and written as far as the client goes."""
+    """Everything has been read and processed, and written as far as the client goes.
+
+    `additions` is how many `AddSplits` the worker had heard of: one that is still under way is not part of it.
+    """
+
+    additions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ class Pipeline:
         self._active: set[str] = set()
         self._pending: deque[Batch] = deque()
         self._start = 0
-        self._size = 16
+        # One at first: nobody knows what the functions cost.
+        self._size = 1
         self._outputs: dict[int, tuple[list[Any], list[int]]] = {n: ([], []) for n in loop.sinks}
         self.records_in = 0
         self.records_out = 0

@@ -30,6 +30,7 @@ from headrace.checkpoint.decision import (
     Restore,
     StartFresh,
     decide,
+    is_same_transaction,
     needs_reread,
     next_id,
     superseded,
@@ -174,7 +175,9 @@ class Start:
             # Another parallelism, another prefix, a region that is gone: every id that is still recorded.
             ours = [location for location in own.values() if location is not None]
             recorded = transactions_to_fence(contents, ours, fresh=self._fresh)
-            ask(self._link, {0: FenceRecorded(recorded, self._fresh)}, Fenced)
+            # Not the own ones under another address, or with their markers elsewhere: those are shut out.
+            others = tuple(at for at in recorded if not any(is_same_transaction(at, mine) for mine in ours))
+            ask(self._link, {0: FenceRecorded(others, self._fresh)}, Fenced)
             crash_point("start.fenced")
             asked = {lane: ReadMarkers(() if lane else recorded, self._fresh) for lane in everyone}
             read = ask(self._link, asked, MarkersRead).values()

@@ -11,7 +11,9 @@ coordinator is gone ends itself (see `headrace.runtime.lane`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import os
 import pickle
 import signal
@@ -21,11 +23,12 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FunctionType
-from typing import Final
+from typing import Any, Final
 
 import cloudpickle
 
@@ -51,7 +54,10 @@ _START_S: Final = 60.0
 """How long a worker's process may take to come up: an interpreter and the program's modules."""
 
 _CLOSE_S: Final = 10.0
-"""How long a worker may take to close everything, before it is killed."""
+"""How long a worker may take to close everything, before that is told of; or, if it has failed, before it is killed."""
+
+_LOOK_S: Final = 0.05
+"""How often a worker that says nothing is looked after."""
 
 _HEARD_AT_ONCE: Final = 100
 """Messages of each worker before the coordinator has its turn again."""
@@ -75,8 +81,7 @@ class Team:
         self._restarts = 0
         self._inbox: deque[tuple[int, ToCoordinator]] = deque()
         self._collecting = collecting
-        self._plan = _pickled(with_collected(plan, None))
-        self._names = _own_names()
+        self._program = _pickled(with_collected(plan, None))
         self._members: dict[int, _Member] = {}
 
     def start(self) -> None:
@@ -112,24 +117,40 @@ class Team:
             for each in ready:
                 assert isinstance(each, Connection)
                 self._hear(listened[each])
+            # Only those who have nothing to say: it may be this process that slept.
+            self._look_after(member for at, member in listened.items() if at not in ready)
             if not ready:
-                self._look_after()
                 break
 
-    def _look_after(self) -> None:
-        """Who is dead, or as good as. Everything that was there has been heard: it may be this process that slept."""
+    def _look_after(self, silent: Iterable[_Member]) -> None:
+        """Who of these is dead, or as good as."""
         now, patience_s = time.monotonic(), self._settings.heartbeat_timeout_ms / 1000
-        for member in self._members.values():
-            if not member.is_alive:
+        for member in silent:
+            if now < member.looked_at + _LOOK_S or not member.is_alive:
                 continue
+            member.looked_at = now
             if member.has_ended:
                 self._lose(member, None)
             elif now - member.heard_at > (patience_s if member.has_begun else _START_S):
                 self._lose(member, self._no_sign if member.has_begun else f"did not come up within {_START_S:g} s")
 
+    def let_go(self, lane: int) -> None:
+        """Let a worker that failed, and lives, close everything."""
+        member = self._members[lane]
+        member.let_go_at = time.monotonic()
+        self._send(member, pickle.dumps(Close()))
+
+    def is_gone(self, lane: int) -> bool:
+        """Whether it has ended, or has had time enough to."""
+        member = self._members[lane]
+        return not member.is_alive or time.monotonic() > member.let_go_at + _CLOSE_S
+
     def restart(self, lane: int) -> None:
         """A new worker in the place of one that failed."""
-        self._members[lane].end(0)
+        member = self._members[lane]
+        if member.is_alive:
+            log.warning("lane %d: its worker did not close within %g s, and is killed", lane, _CLOSE_S)
+        member.end(0)
         self._inbox = deque(said for said in self._inbox if said[0] != lane)
         self._restarts += 1
         self._start(lane)
@@ -150,18 +171,22 @@ class Team:
         for member in self._members.values():
             member.is_lost = False
             self._send(member, pickle.dumps(Close()))
-        deadline = time.monotonic() + _CLOSE_S
+        tells_at = time.monotonic() + _CLOSE_S
+        # As long as it takes, as with one lane, if there are signs of life.
+        while open_ones := [member for member in self._members.values() if member.is_alive]:
+            self.work(0.1)
+            if time.monotonic() > tells_at:
+                tells_at = math.inf
+                lanes = ", ".join(str(member.lane) for member in open_ones)
+                log.warning("lane %s: still closing after %g s; signal again to end at once", lanes, _CLOSE_S)
         for member in self._members.values():
-            while member.is_alive and (left := deadline - time.monotonic()) > 0:
-                if connection.wait([member.connection], left):
-                    self._hear(member)
-            member.end(max(0.0, deadline - time.monotonic()))
+            member.end(0)
         said = [message.error for _, message in self._inbox if isinstance(message, Failed)]
         self._inbox.clear()
         for error in said:
-            if isinstance(error, _WorkerLost) and error.is_worth_telling:
+            if isinstance(error, WorkerLost) and error.is_worth_telling:
                 log.warning("while everything was closed: %s", error)
-        return [error for error in said if not isinstance(error, _WorkerLost)]
+        return [error for error in said if not isinstance(error, WorkerLost)]
 
     @property
     def _no_sign(self) -> str:
@@ -180,8 +205,7 @@ class Team:
             levels=_levels(),
             heartbeat_s=interval_s,
             root=self._root,
-            names=self._names,
-            plan=self._plan,
+            program=self._program,
             settings=self._settings,
         )
         member = _Member(lane, self._settings.heartbeat_timeout_ms / 1000, is_armed=attempt == 0)
@@ -205,6 +229,7 @@ class Team:
             self._lose(member, self._no_sign)
             return
         except (EOFError, OSError):
+            member.is_silent = True
             self._lose(member, None)
             return
         member.heard_at, member.has_begun = time.monotonic(), True
@@ -232,9 +257,14 @@ class Team:
                 self._inbox.append((member.lane, said))
 
     def _lose(self, member: _Member, why: str | None) -> None:
+        # It may have said what it failed with.
+        while why is None and member.is_alive and member.can_be_heard:
+            self._hear(member)
+        if not member.is_alive:
+            return
         is_orderly = member.end(0 if why else 1.0)
         text = f"lane {member.lane}: its worker {why or member.last_words()}"
-        self._fail(member, _WorkerLost(text, is_worth_telling=not is_orderly))
+        self._fail(member, WorkerLost(text, is_worth_telling=not is_orderly))
 
     def _fail(self, member: _Member, error: BaseException) -> None:
         if not member.is_lost:
@@ -242,7 +272,7 @@ class Team:
             self._inbox.append((member.lane, Failed(error)))
 
 
-class _WorkerLost(ExternalError):
+class WorkerLost(ExternalError):
     """A worker's process is gone; `is_worth_telling` unless it ended as it was told to."""
 
     def __init__(self, message: str, *, is_worth_telling: bool) -> None:
@@ -258,7 +288,8 @@ class _Member:
         self.is_alive = True
         self.is_lost = False
         self.has_begun = False
-        self.heard_at = time.monotonic()
+        self.is_silent = False
+        self.heard_at = self.looked_at = self.let_go_at = time.monotonic()
         self.progress = LaneProgress()
         ours, theirs = socket.socketpair()
         with ours, theirs:
@@ -281,6 +312,14 @@ class _Member:
                 raise ExternalError(f"the worker of lane {lane} cannot be started: {error}") from error
             self.connection = Connection(ours.detach())
         log.debug("lane %d works in process %d", lane, self._process.pid)
+
+    @property
+    def can_be_heard(self) -> bool:
+        """Whether there is something in the socket."""
+        try:
+            return not self.is_silent and self.connection.poll()
+        except OSError:
+            return False
 
     @property
     def has_ended(self) -> bool:
@@ -323,21 +362,32 @@ def _levels() -> dict[str, int]:
     return {"": logging.root.level, **levels}
 
 
-def _own_names() -> dict[str, bytes]:
+def _own_names() -> dict[str, Any]:
     """The classes and functions of the program's own file, which exist in no module that a worker could import."""
-    names: dict[str, bytes] = {}
-    for name, value in list(vars(sys.modules["__main__"]).items()):
-        if isinstance(value, type | FunctionType) and value.__module__ == "__main__":
-            try:
-                names[name] = cloudpickle.dumps(value)
-            except Exception as error:  # noqa: BLE001 - one that the plan needs is reported with the plan
-                log.debug("`%s` of the program's file is not brought to the workers: %s", name, error)
-    return names
+    return {
+        name: value
+        for name, value in list(vars(sys.modules["__main__"]).items())
+        if isinstance(value, type | FunctionType) and value.__module__ == "__main__"
+    }
+
+
+def _can_travel(name: str, value: Any) -> bool:
+    try:
+        cloudpickle.dumps(value)
+    except Exception as error:  # noqa: BLE001 - one that the plan needs is reported with the plan
+        log.debug("`%s` of the program's file is not brought to the workers: %s", name, error)
+        return False
+    return True
 
 
 def _pickled(plan: Plan) -> bytes:
+    """The plan with the names of the program's own file: in one piece, as what they share is there once."""
+    names = _own_names()
+    with contextlib.suppress(Exception):
+        return bytes(cloudpickle.dumps((names, plan)))
+    names = {name: value for name, value in names.items() if _can_travel(name, value)}
     try:
-        return bytes(cloudpickle.dumps(plan))
+        return bytes(cloudpickle.dumps((names, plan)))
     except Exception as error:
         raise ConfigError(
             f"the job cannot be brought to its workers: {type(error).__name__}: {error}. A function holds something "

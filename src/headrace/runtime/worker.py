@@ -21,7 +21,15 @@ from headrace.checkpoint.manifest import FileRef, KeyedFile, OperatorSnapshot, R
 from headrace.checkpoint.marker import SnapshotId
 from headrace.checkpoint.redistribution import takes
 from headrace.checkpoint.storage import SnapshotFiles
-from headrace.connector import SinkWriter, SourceContext, SourceReader, Transaction, TransactionContext, WriterContext
+from headrace.connector import (
+    Boundedness,
+    SinkWriter,
+    SourceContext,
+    SourceReader,
+    Transaction,
+    TransactionContext,
+    WriterContext,
+)
 from headrace.crash_points import crash_point
 from headrace.errors import ExternalError, InternalError, StateError
 from headrace.plan.graph import (
@@ -117,6 +125,7 @@ class Worker:
         self._turn = 0
         self._is_running = False
         self._has_ended = False
+        self._additions = 0
         self._awaits_commit = False
         self._gc_threshold = gc.get_threshold()
 
@@ -146,9 +155,9 @@ class Worker:
         try:
             self._handle(message)
         except Exception as error:  # noqa: BLE001 - it travels as a message
-            self._fail(error)
+            self.fail(error)
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """Nothing more is read, or it would go on where nobody asks any more."""
         self._is_running = False
         self.outbox.append(Failed(error))
@@ -158,7 +167,7 @@ class Worker:
         try:
             self._step(timeout_s, work_s)
         except Exception as error:  # noqa: BLE001 - it travels as a message
-            self._fail(error)
+            self.fail(error)
 
     def _handle(self, message: ToWorker) -> None:
         match message:
@@ -234,22 +243,26 @@ class Worker:
         return sinks[0].create_transaction(sinks, sources, context)
 
     def _reach(self, location: Any, call: Callable[[Transaction, Any], None], *, is_fresh: bool) -> None:
-        """Do something at a recorded location, through that region's own transaction if it is still there, else any."""
+        """Do something at a recorded location, through that region's own transaction if it is still there, else
+        through the first that can: they may be on several clusters."""
         transactional_id = location["transactional_id"]
         at_hand = list(self._transactions.values())
         named = [transaction for transaction in at_hand if transaction.location["transactional_id"] == transactional_id]
-        try:
-            if not at_hand:
-                raise StateError("the program has no exactly-once sink any more")
-            call((named or at_hand)[0], location)
-        except StateError as error:
-            if self._transactions and not is_fresh:
-                raise
-            log.warning(
-                "transaction `%s` of an earlier run cannot be reached, what it left open ends with its timeout: %s",
-                transactional_id,
-                error,
-            )
+        problem = StateError("the program has no exactly-once sink any more")
+        for transaction in named or at_hand:
+            try:
+                call(transaction, location)
+            except StateError as error:
+                problem = error
+            else:
+                return
+        if at_hand and not is_fresh:
+            raise problem
+        log.warning(
+            "transaction `%s` of an earlier run cannot be reached, what it left open ends with its timeout: %s",
+            transactional_id,
+            problem,
+        )
 
     def _location(self, region: Region) -> Any:
         transaction = self._transactions.get(region.id)
@@ -333,12 +346,14 @@ class Worker:
         if all(pipeline.is_finished for pipeline in self._pipelines.values()):
             self._end_input()
 
-    def _advance_watermarks(self, now_ms: float) -> None:
+    def _advance_watermarks(self, now_ms: float, *, is_end: bool = False) -> None:
         for node in self._nodes:
             match node.operator:
                 case ReadSource():
                     reached = self._pipelines[node.id].progress(now_ms)
-                    if self._pipelines[node.id].is_finished:
+                    # One that may be given more splits is not over before the job is.
+                    is_over = is_end or node.operator.source.boundedness is Boundedness.BOUNDED
+                    if is_over and self._pipelines[node.id].is_finished:
                         reached = Progress(MAX_WATERMARK)
                 case AssignTimestamps():
                     # Watermarks from above end here, all but the last, also where the strategy makes none.
@@ -359,9 +374,11 @@ class Worker:
     def _end_input(self) -> None:
         self._has_ended = True
         self._advance_watermarks(self._clock() * 1000)
-        self.outbox.append(InputEnded())
+        self.outbox.append(InputEnded(self._additions))
 
     def _add_splits(self, operator_id: str, splits: Mapping[str, Any]) -> None:
+        self._additions += 1
+        self._has_ended = False
         for n, pipeline in self._pipelines.items():
             if self._ids[n] == operator_id:
                 pipeline.add_splits(self._decode_splits(n, splits.values()))
@@ -371,6 +388,8 @@ class Worker:
     def _checkpoint(self, snapshot_id: SnapshotId, *, is_final: bool) -> None:
         if is_final:
             self._is_running = False
+            if self._has_ended:
+                self._advance_watermarks(self._clock() * 1000, is_end=True)
         for writer in self._writers.values():
             if is_final:
                 writer.finish()

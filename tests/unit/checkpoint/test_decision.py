@@ -18,6 +18,7 @@ from headrace.checkpoint.decision import (
     StartFresh,
     TimedOut,
     decide,
+    is_same_transaction,
     needs_reread,
     next_id,
     on_fenced,
@@ -282,3 +283,10 @@ def test_fenced_copy_recovers_from_a_timeout_when_the_grace_is_over() -> None:
 
 def test_copy_fenced_before_its_claim_backs_off() -> None:
     assert on_fenced(marker(BEGIN), [marker(at(20, epoch=2))], claimed=False, waited_ms=0) == BackOff()
+
+
+def test_a_transaction_is_the_same_wherever_its_marker_is_kept_and_however_its_brokers_are_named() -> None:
+    one = {"transactional_id": "t", "cluster_id": "c", "bootstrap_servers": "a:1", "group": "g", "topic": "x"}
+    assert is_same_transaction(one, {**one, "bootstrap_servers": "a:1,b:1", "group": "h", "topic": "y"})
+    assert not is_same_transaction(one, {**one, "cluster_id": "d"})
+    assert not is_same_transaction(one, {**one, "transactional_id": "u"})

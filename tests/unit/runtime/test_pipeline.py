@@ -142,4 +142,22 @@ def test_a_split_holds_the_watermark_back_until_what_it_gave_last_is_processed()
         pipeline.step(0)
         reached.append((reader.done["early"], reader.done["late"], pipeline.progress(0).watermark))
     # A watermark is one below the last timestamp of the split that is furthest behind, until that one is over.
-    assert reached == [(3, 0, None), (3, 1, 0), (3, 2, 1), (3, 3, 8)]
+    assert reached == [(1, 0, None), (2, 0, None), (3, 0, None), (3, 1, 0), (3, 2, 1), (3, 3, 8)]
+
+
+def test_nothing_is_presumed_of_a_functions_cost_before_its_first_record() -> None:
+    """One that takes seconds for each record must not hold a signal up for a whole batch."""
+    asked: list[int] = []
+
+    class Reader(NumberReader):
+        def poll(self, max_records: int, timeout_s: float) -> Sequence[Batch]:
+            asked.append(max_records)
+            return super().poll(max_records, timeout_s)
+
+    plan = job_of(Numbers(limit=1000))
+    writers = {1: PrintSink().create_writer(WriterContext("job", "sink", 0, 1), None)}
+    loop = compile_loop(plan, 0, {0: Calls(), 1: Calls()})
+    pipeline = Pipeline(plan, plan.node(0), Reader(Numbers(limit=1000)), loop, writers, lambda: 0.0)
+    pipeline.add_splits([NumberSplit("a")])
+    pipeline.step(0)
+    assert asked[:4] == [1, 2, 4, 8]

@@ -18,13 +18,23 @@ from typing import Any
 
 import pytest
 from tests.processes import wait_until
-from tests.unit.runtime.endless import Numbers
+from tests.unit.runtime.endless import NumberEnumerator, Numbers, NumberSplit
 from tests.unit.runtime.test_job import NO_WATERMARKS, RESTART_ONCE, job_of, settings
 
-from headrace.connector import SinkWriter, Transaction, WriterContext
+from headrace.connector import (
+    Boundedness,
+    SinkWriter,
+    SourceContext,
+    Split,
+    SplitEnumerator,
+    Transaction,
+    WriterContext,
+)
 from headrace.connector.builtin import Collected, CollectSink, PrintSink
+from headrace.datastream import MapFunction, RuntimeContext
 from headrace.errors import ConfigError, ExternalError, RemoteTraceback, UserCodeError
 from headrace.plan.graph import Filter, Map, PlanBuilder, ReadSource, WriteSink
+from headrace.runtime import team
 from headrace.runtime.coordinator import Coordinator
 from headrace.runtime.job import Job, run_job
 from headrace.runtime.team import Team
@@ -33,7 +43,7 @@ LANES = 2
 SPLITS = ("a", "b", "c", "d")
 
 
-def run(*operators: Any, limit: int = 300, on_checkpoint: bool = True, **options: Any) -> list[Any]:
+def run(*operators: Any, limit: int = 300, on_checkpoint: bool = True, source: Any = None, **options: Any) -> list[Any]:
     """What a job of two lanes collects, in any order."""
     collected = Collected()
     taken: list[Any] = []
@@ -45,7 +55,7 @@ def run(*operators: Any, limit: int = 300, on_checkpoint: bool = True, **options
     taker = threading.Thread(target=take)
     taker.start()
     given = {"parallelism_default": LANES, "execution_checkpointing_interval": "20 ms"} | RESTART_ONCE | options
-    plan = job_of(Numbers(SPLITS, limit=limit), *operators, sink=CollectSink(collected, on_checkpoint))
+    plan = job_of(source or Numbers(SPLITS, limit=limit), *operators, sink=CollectSink(collected, on_checkpoint))
     try:
         run_job(plan, settings(**given))
     finally:
@@ -72,6 +82,12 @@ def once(folder: Path, act: Callable[[], Any], at: int = 100) -> Map:
 def slowly(value: int) -> int:
     """So that checkpoints fall into the middle of a job."""
     time.sleep(0.001)
+    return value
+
+
+def slower(value: int) -> int:
+    """So that more is found before all is read."""
+    time.sleep(0.01)
     return value
 
 
@@ -169,6 +185,166 @@ def test_what_functions_log_is_logged_in_one_place(caplog: pytest.LogCaptureFixt
 
 def test_lanes_without_a_split_end_with_the_others() -> None:
     assert Counter(run(Filter(lambda value: True), parallelism_default=6)) == Counter(dict.fromkeys(range(300), 4))
+
+
+class GrowingEnumerator(NumberEnumerator):
+    """Finds one more split, for the second lane, when it looks for the first time."""
+
+    discovery_interval_ms = 100
+    _has_looked = False
+
+    def discover(self) -> list[Split]:
+        found, self._has_looked = [] if self._has_looked else [NumberSplit("new")], True
+        return list(found)
+
+    def lane_of(self, split: Split, lanes: int) -> int:
+        return int(split.split_id == "new") % lanes
+
+
+@dataclass(frozen=True, slots=True)
+class Growing(Numbers):
+    """Ends when all of its splits are at their end, and may have more by then."""
+
+    @property
+    def boundedness(self) -> Boundedness:
+        return Boundedness.CONTINUOUS_UNBOUNDED
+
+    @property
+    def ends(self) -> bool:
+        return True
+
+    def create_enumerator(self, context: SourceContext) -> SplitEnumerator:
+        return GrowingEnumerator(self.splits)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_lane_that_was_at_its_end_reads_a_split_that_is_found_later(lanes: int) -> None:
+    source = Growing(("old",), limit=60)
+    taken = run(Map(slower), source=source, parallelism_default=lanes, execution_checkpointing_interval="50 ms")
+    assert Counter(taken) == Counter(dict.fromkeys(range(60), 2))
+
+
+class Opened(MapFunction):
+    """Leaves a file in a folder while it is open, and fails once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        self.mine = self.folder / f"open-{os.getpid()}"
+        self.mine.touch()
+
+    def map(self, value: int) -> int:
+        if value == 150 and not (self.folder / "failed").exists():
+            (self.folder / "failed").touch()
+            raise ValueError("not today")
+        return value
+
+    def close(self) -> None:
+        self.mine.unlink()
+
+
+@pytest.mark.parametrize("strategy", ["region", "full"])
+def test_a_lane_that_starts_again_closes_its_functions_first(tmp_path: Path, strategy: str) -> None:
+    results = run(Map(slowly), Map(Opened(tmp_path)), jobmanager_execution_failover__strategy=strategy)
+    assert Counter(results) == Counter({n: len(SPLITS) for n in range(300)})
+    assert [file.name for file in tmp_path.iterdir()] == ["failed"]
+
+
+def test_a_lane_that_hangs_is_noticed_while_another_talks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    halted = once(tmp_path, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+
+    def talk(value: int) -> int:
+        if (tmp_path / "done").exists() and not (tmp_path / "talked").exists():
+            (tmp_path / "talked").touch()
+            for _ in range(2000):
+                logging.getLogger("users.own").warning("still here")
+        return value
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            # So that there is always something more to be heard.
+            time.sleep(0.002)
+
+    logger, handler = logging.getLogger("users.own"), Slow()
+    logger.addHandler(handler)
+    try:
+        with caplog.at_level(logging.WARNING):
+            results = run(Map(slowly), halted, Map(talk), heartbeat_timeout="1500 ms", heartbeat_interval="50 ms")
+    finally:
+        logger.removeHandler(handler)
+    assert Counter(results) == Counter({n: len(SPLITS) for n in range(300)})
+    said = [record.getMessage() for record in caplog.records]
+    noticed = next(at for at, text in enumerate(said) if "gave no sign of life" in text)
+    assert any(text.endswith("still here") for text in said[noticed:])
+
+
+class Unreadable(Exception):
+    """Can be pickled, and not unpickled."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one)
+
+
+def test_what_a_log_record_brings_along_is_text_where_it_cannot_travel(caplog: pytest.LogCaptureFixture) -> None:
+    def log_it(value: int) -> int:
+        if value == 7:
+            extra = {"lock": threading.Lock(), "broken": Unreadable("a", "b"), "fine": {"n": value}}
+            logging.getLogger("users.own").warning("seven", extra=extra)
+        return value
+
+    with caplog.at_level(logging.INFO):
+        assert len(run(Map(log_it))) == 300 * len(SPLITS)
+    found = [vars(record) for record in caplog.records if record.name == "users.own"]
+    assert len(found) == len(SPLITS)
+    assert {record["lock"].split(" at ")[0] for record in found} == {"<unlocked _thread.lock object"}
+    assert {record["broken"] for record in found} == {"Unreadable('a')"}
+    assert [record["fine"] for record in found] == [{"n": 7}] * len(SPLITS)
+
+
+def test_a_function_that_would_end_its_process_is_told_not_to() -> None:
+    def leave(value: int) -> int:
+        if value == 7:
+            sys.exit("seven")
+        return value
+
+    with pytest.raises(UserCodeError, match=r"lane \d: a function called sys.exit\('seven'\)"):
+        run(Map(leave), restart__strategy_type="none")
+
+
+def test_a_finalizer_that_logs_does_not_stop_its_worker(caplog: pytest.LogCaptureFixture) -> None:
+    class Session:
+        def __del__(self) -> None:
+            logging.getLogger("users.own").warning("not closed")
+
+    def leak(value: int) -> int:
+        session = Session()
+        session.itself = session  # type: ignore[attr-defined]
+        logging.getLogger("users.own").warning("value %s", [value] * 50)
+        return value
+
+    with caplog.at_level(logging.INFO):
+        assert len(run(Map(leak), limit=2000, heartbeat_timeout="5 s")) == 2000 * len(SPLITS)
+
+
+def test_a_function_that_takes_its_time_to_close_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(team, "_CLOSE_S", 0.2)
+
+    class Slow(MapFunction):
+        def map(self, value: int) -> int:
+            return value
+
+        def close(self) -> None:
+            # Longer than is borne in silence: that is the case.
+            time.sleep(1.0)
+            (tmp_path / f"closed-{os.getpid()}").touch()
+
+    with caplog.at_level(logging.WARNING, "headrace"):
+        run(Map(Slow()))
+    assert len(list(tmp_path.iterdir())) == LANES
+    assert "still closing after 0.2 s" in caplog.text
 
 
 def test_parts_of_a_job_may_have_lanes_of_their_own(capfd: pytest.CaptureFixture[str]) -> None:
@@ -356,7 +532,7 @@ from dataclasses import dataclass
 from headrace.common import Configuration
 from headrace.datastream import StreamExecutionEnvironment
 from headrace.common import WatermarkStrategy
-from tests.unit.runtime.endless import Numbers
+from tests.unit.runtime.endless import NumberEnumerator, Numbers, NumberSplit
 import beside
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from tests.unit.runtime.endless import NumberReader, Numbers
@@ -13,9 +13,10 @@ from headrace.common import Configuration, WatermarkStrategy
 from headrace.connector import SourceContext
 from headrace.connector.builtin import PrintSink
 from headrace.datastream.functions import MapFunction, ProcessFunction, RuntimeContext
+from headrace.errors import StateError
 from headrace.plan.graph import AssignTimestamps, Map, Plan, PlanBuilder, Process, ReadSource, WriteSink
 from headrace.plan.identity import operator_ids
-from headrace.runtime.messages import AddSplits, Close, Deploy, Failed, InputEnded, Run
+from headrace.runtime.messages import AddSplits, Close, Deploy, Failed, Fenced, FenceRecorded, InputEnded, Run
 from headrace.runtime.settings import read_settings
 from headrace.runtime.watermarks import NO_TIMESTAMP
 from headrace.runtime.worker import Worker
@@ -96,3 +97,39 @@ def test_a_reader_is_closed_also_when_what_is_opened_behind_it_fails() -> None:
     assert isinstance(worker.outbox[-1], Failed)
     worker.handle(Close())
     assert source.closed == ["numbers"]
+
+
+class Elsewhere:
+    """A transaction on another cluster."""
+
+    location: ClassVar = {"transactional_id": "elsewhere"}
+
+    def fence(self, recorded: Any = None) -> None:
+        raise StateError("that is on another cluster")
+
+
+class Here:
+    location: ClassVar = {"transactional_id": "here"}
+
+    def __init__(self) -> None:
+        self.fenced: list[Any] = []
+
+    def fence(self, recorded: Any = None) -> None:
+        self.fenced.append(recorded)
+
+
+def test_a_recorded_transaction_is_reached_through_whichever_of_todays_can() -> None:
+    worker, here, recorded = worker_of(job_of(Numbers())), Here(), {"transactional_id": "of-a-lane-that-is-gone"}
+    worker._transactions = {"a": Elsewhere(), "b": here}  # type: ignore[dict-item]
+    worker.handle(FenceRecorded((recorded,)))
+    assert here.fenced == [recorded]
+    assert isinstance(worker.outbox[-1], Fenced)
+
+
+def test_a_recorded_transaction_that_none_of_todays_can_reach_is_refused() -> None:
+    worker = worker_of(job_of(Numbers()))
+    worker._transactions = {"a": Elsewhere()}  # type: ignore[dict-item]
+    worker.handle(FenceRecorded(({"transactional_id": "gone"},)))
+    (failed,) = worker.outbox
+    assert isinstance(failed, Failed)
+    assert "another cluster" in str(failed.error)
