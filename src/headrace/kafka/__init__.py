@@ -7,6 +7,7 @@
 | `reader` | records of assigned partitions, in batches |
 | `offsets` | `KafkaOffsetsInitializer`, how it becomes numbers, and what to do when a log does not hold one |
 | `sink` | `KafkaSink`, `KafkaRecordSerializationSchema`, their builders and writers |
+| `legacy` | `FlinkKafkaConsumer` and `FlinkKafkaProducer`, made of the new ones |
 | `topics` | topics that a sink writes exist before its first record |
 | `transaction` | a region's transaction and its marker |
 | `properties` | one row per property of Kafka's Java client: what becomes of it |

@@ -312,7 +312,13 @@ class KafkaSinkBuilder:
 
 
 class KafkaWriter(SinkWriter):
-    """Writes without transactions: NONE and AT_LEAST_ONCE."""
+    """Writes without transactions: NONE and AT_LEAST_ONCE. The public attributes are for the legacy sink to set."""
+
+    partition: int | None = None
+    """Where all records go; None: the partitioner chooses."""
+
+    writes_timestamps = True
+    passes_over_failures = False
 
     def __init__(self, sink: KafkaSink, producer: Producer) -> None:
         self.serialize = sink.record_serializer.serializer()
@@ -324,15 +330,20 @@ class KafkaWriter(SinkWriter):
         self._is_closed = False
 
     def write(self, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
+        times = timestamps if self.writes_timestamps else None
         try:
-            produce(self._producer, self._topic, values, timestamps, has_keys=self._has_keys)
+            produce(self._producer, self._topic, values, times, has_keys=self._has_keys, partition=self.partition)
         except ClientError as error:
             raise error_of("a record could not be written", error.failure, self._servers) from None
         self._raise_failures()
 
     def _raise_failures(self) -> None:
-        if failures := self._producer.take_failures():
+        failures = self._producer.take_failures()
+        if not failures:
+            return
+        if not self.passes_over_failures:
             raise error_of(undelivered(failures), failures[0], self._servers)
+        _LOG.error("%s, and lost, as `set_log_failures_only` has it: %s", undelivered(failures), failures[0])
 
     def poll(self) -> None:
         try:
@@ -363,7 +374,10 @@ class KafkaWriter(SinkWriter):
 
 
 class KafkaTransactionalWriter(SinkWriter):
-    """Writes into its region's transaction: EXACTLY_ONCE."""
+    """Writes into its region's transaction: EXACTLY_ONCE. For the public attributes see `KafkaWriter`."""
+
+    partition: int | None = None
+    writes_timestamps = True
 
     def __init__(self, sink: KafkaSink, transaction: KafkaTransaction) -> None:
         self.serialize = sink.record_serializer.serializer()
@@ -373,8 +387,9 @@ class KafkaTransactionalWriter(SinkWriter):
 
     def write(self, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
         if values:
+            times = timestamps if self.writes_timestamps else None
             with self._transaction.producing(f"a record for topic {self._topic!r} could not be written") as producer:
-                produce(producer, self._topic, values, timestamps, has_keys=self._has_keys)
+                produce(producer, self._topic, values, times, has_keys=self._has_keys, partition=self.partition)
 
     def poll(self) -> None:
         self._transaction.poll()
@@ -384,17 +399,24 @@ class KafkaTransactionalWriter(SinkWriter):
 
 
 def produce(
-    producer: Producer, topic: str, values: Sequence[Any], timestamps: Sequence[int] | None, *, has_keys: bool
+    producer: Producer,
+    topic: str,
+    values: Sequence[Any],
+    timestamps: Sequence[int] | None,
+    *,
+    has_keys: bool,
+    partition: int | None = None,
 ) -> None:
     """Hand over what `serialize` made: values, or pairs of key and value."""
     keys: Sequence[bytes | None] | None = None
     if has_keys and values:
         keys, values = zip(*values, strict=True)
+    partitions = None if partition is None else [partition] * len(values)
     try:
-        producer.produce(topic, values, keys, timestamps)
+        producer.produce(topic, values, keys, timestamps, partitions)
     except TypeError:
         checked = None if keys is None else _as_bytes(keys, topic)
-        producer.produce(topic, _as_bytes(values, topic), checked, timestamps)
+        producer.produce(topic, _as_bytes(values, topic), checked, timestamps, partitions)
 
 
 def _as_bytes(values: Sequence[Any], topic: str) -> Sequence[bytes | None]:

@@ -60,6 +60,7 @@ class KafkaSource(Source):
     stopping: KafkaOffsetsInitializer | None
     is_bounded: bool
     schema: DeserializationSchema | Deserializer
+    keeps_unsubscribed: bool = True
 
     @staticmethod
     def builder() -> KafkaSourceBuilder:
@@ -72,7 +73,12 @@ class KafkaSource(Source):
 
     @property
     def ends(self) -> bool:
-        return self.stopping is not None
+        return self.stopping is not None or self.end_of_stream is not None
+
+    @property
+    def end_of_stream(self) -> Callable[[Any], bool] | None:
+        """Whether an element ends its partition; None: none does."""
+        return None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -124,7 +130,13 @@ class KafkaSource(Source):
 
     def create_enumerator(self, context: SourceContext) -> SplitEnumerator:
         settings = EnumeratorSettings(
-            self.subscription, self.starting, self.stopping, self.reset_strategy, self.group_id, self.bootstrap_servers
+            self.subscription,
+            self.starting,
+            self.stopping,
+            self.reset_strategy,
+            self.group_id,
+            self.bootstrap_servers,
+            self.keeps_unsubscribed,
         )
         interval_ms = read_int(dict(self.properties), "partition.discovery.interval.ms", _DISCOVERY_INTERVAL_MS)
         has_all = self.is_bounded or isinstance(self.subscription, Partitions)
@@ -152,6 +164,7 @@ class KafkaSource(Source):
                 settings["isolation.level"] == "read_uncommitted",
                 self.bootstrap_servers,
             ),
+            self.end_of_stream,
         )
 
     def encode_split(self, split: Any) -> Mapping[str, JsonValue]:

@@ -13,9 +13,12 @@ from headrace.kafka import (
     KafkaSourceBuilder,
     KafkaTopicPartition,
 )
+from headrace.kafka.legacy import FlinkKafkaConsumer, FlinkKafkaProducer, Semantic
 
 __all__ = [
     "DeliveryGuarantee",
+    "FlinkKafkaConsumer",
+    "FlinkKafkaProducer",
     "KafkaOffsetResetStrategy",
     "KafkaOffsetsInitializer",
     "KafkaRecordSerializationSchema",
@@ -25,14 +28,12 @@ __all__ = [
     "KafkaSource",
     "KafkaSourceBuilder",
     "KafkaTopicPartition",
+    "Semantic",
 ]
 
 __getattr__ = refuse_names(
     __name__,
     {
-        "FlinkKafkaConsumer": "Flink's connector removed it; use `KafkaSource`",
-        "FlinkKafkaProducer": "Flink's connector removed it; use `KafkaSink`",
-        "Semantic": "it belongs to `FlinkKafkaProducer`; use `DeliveryGuarantee`",
         "KafkaTopicSelector": "a sink writes to one topic; use a `filter` and a sink for each",
     },
 )
