@@ -2,7 +2,8 @@
 
 Flink removed them with 2.0; programs for PyFlink 1.20 and older still have them. Each object makes a list of the calls
 of the new builders that say the same: the source or sink is built by them, and the deprecation warning prints them, so
-what is shown is what is done. What the new classes do otherwise is in `LegacySource`, `LegacySink` and the warning.
+what is shown is what is done. Where the new classes do otherwise, `LegacyKafkaSource` and `LegacyKafkaSink` do as the
+old ones did, and the warning says so.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class _Settled:
 
 
 @dataclass(frozen=True, repr=False)
-class LegacySource(KafkaSource):
+class LegacyKafkaSource(KafkaSource):
     """A `KafkaSource` that does as a `FlinkKafkaConsumer`, where the two differ.
 
     Restored partitions of other topics are dropped (`keeps_unsubscribed`); a schema's `is_end_of_stream` is asked;
@@ -159,7 +160,7 @@ class LegacySource(KafkaSource):
             own["enable.auto.commit"] = "false"
         elif self.group_id is not None:
             own.setdefault("enable.auto.commit", "true")
-        return super(LegacySource, replace(self, properties=tuple(own.items()))).create_reader(context)
+        return super(LegacyKafkaSource, replace(self, properties=tuple(own.items()))).create_reader(context)
 
 
 def _end_of_stream(schema: object) -> Callable[[Any], bool] | None:
@@ -232,6 +233,8 @@ class FlinkKafkaConsumer(_Settled, SourceFunction):
 
     def set_start_from_timestamp(self, startup_offsets_timestamp: int) -> Self:
         """Start at the first record that is not older than this, in ms. Raises `ConfigError` for a time to come."""
+        if not isinstance(startup_offsets_timestamp, int):
+            raise ConfigError(f"`set_start_from_timestamp` takes milliseconds, got {startup_offsets_timestamp!r}")
         now_ms = time.time_ns() // 1_000_000
         if startup_offsets_timestamp > now_ms:
             raise ConfigError(
@@ -274,10 +277,10 @@ class FlinkKafkaConsumer(_Settled, SourceFunction):
             case _:
                 return Types.PICKLED_BYTE_ARRAY()
 
-    def to_source(self) -> LegacySource:
+    def to_source(self) -> LegacyKafkaSource:
         built: KafkaSource = self._chain().build()
         self._is_added = True
-        return LegacySource(
+        return LegacyKafkaSource(
             built.subscription,
             built.properties,
             built.starting,
@@ -377,7 +380,7 @@ def fixed_partition(subtask: int, partitions: Sequence[int]) -> int:
 
 
 @dataclass(frozen=True, repr=False)
-class LegacySink(KafkaSink):
+class LegacyKafkaSink(KafkaSink):
     """A `KafkaSink` that does as a `FlinkKafkaProducer`, where the two differ.
 
     Each subtask writes to one partition; timestamps of the elements are written only if asked for; failed deliveries
@@ -461,8 +464,8 @@ class FlinkKafkaProducer(_Settled, SinkFunction):
             raise ConfigError(f"FlinkKafkaProducer takes the name of a topic as `topic`, got {topic!r}")
         if not isinstance(semantic, Semantic):
             raise ConfigError(f"FlinkKafkaProducer takes a Semantic as `semantic`, got {semantic!r}")
-        if kafka_producer_pool_size < 1:
-            raise ConfigError(f"`kafka_producer_pool_size` is {kafka_producer_pool_size}; it has to be at least 1")
+        if not isinstance(kafka_producer_pool_size, int) or kafka_producer_pool_size < 1:
+            raise ConfigError(f"`kafka_producer_pool_size` is {kafka_producer_pool_size!r}; it has to be 1 or more")
         serializer_of(serialization_schema)
         self._topic = topic
         self._schema = serialization_schema
@@ -497,7 +500,7 @@ class FlinkKafkaProducer(_Settled, SinkFunction):
         self._check_open()
         return self
 
-    def to_sink(self) -> LegacySink:
+    def to_sink(self) -> LegacyKafkaSink:
         built: KafkaSink = self._chain().build()
         if self._passes_over_failures and built.delivery_guarantee is DeliveryGuarantee.EXACTLY_ONCE:
             raise ConfigError(
@@ -505,7 +508,7 @@ class FlinkKafkaProducer(_Settled, SinkFunction):
                 "records cannot be committed; take one of them away"
             )
         self._is_added = True
-        return LegacySink(
+        return LegacyKafkaSink(
             built.properties,
             built.record_serializer,
             built.delivery_guarantee,

@@ -32,7 +32,7 @@ from headrace.datastream.connectors.kafka import (
 from headrace.errors import ConfigError, NotSupportedError, UserCodeError
 from headrace.kafka.client.protocol import Event, Records
 from headrace.kafka.enumerator import Topics
-from headrace.kafka.legacy import LegacySink, LegacySource
+from headrace.kafka.legacy import LegacyKafkaSink, LegacyKafkaSource
 from headrace.kafka.offsets import KafkaOffsetResetStrategy as Reset
 from headrace.kafka.reader import KafkaReader, ReaderSettings
 from headrace.kafka.split import KafkaSplit
@@ -228,6 +228,8 @@ def test_the_type_of_the_elements_is_the_schemas_where_it_is_known(env: StreamEx
         ),
         (lambda: producer(semantic=DeliveryGuarantee.NONE), "takes a Semantic as `semantic`"),
         (lambda: producer(kafka_producer_pool_size=0), "`kafka_producer_pool_size` is 0"),
+        (lambda: producer(kafka_producer_pool_size=Semantic.NONE), "`kafka_producer_pool_size` is <Semantic.NONE"),
+        (lambda: consumer().set_start_from_timestamp("1000"), "takes milliseconds, got '1000'"),  # type: ignore[arg-type]
         (lambda: producer(semantic=Semantic.NONE).set_flush_on_checkpoint(True).to_sink(), "contradicts Semantic.NONE"),
         (
             lambda: producer(semantic=Semantic.EXACTLY_ONCE).set_flush_on_checkpoint(False).to_sink(),
@@ -448,7 +450,7 @@ def test_the_new_spelling_in_the_warning_of_add_source_is_the_source_that_is_rea
     source = evaluated(text, "source", env=new)
     (node,), (new_node,) = env.job.plan(None), new.job.plan(None)
     assert isinstance(node.operator, ReadSource)
-    assert isinstance(node.operator.source, LegacySource)
+    assert isinstance(node.operator.source, LegacyKafkaSource)
     for name in ("subscription", "properties", "starting", "stopping", "is_bounded"):
         assert getattr(source, name) == getattr(node.operator.source, name)
     assert repr(source.schema) == repr(node.operator.source.schema)
@@ -471,7 +473,7 @@ def test_the_new_spelling_in_the_warning_of_add_sink_is_the_sink_that_is_written
     sink = evaluated(text, "sink", stream=stream)
     node, new_node = (node for node in env.job.plan(None) if isinstance(node.operator, WriteSink))
     assert isinstance(node.operator, WriteSink)
-    assert isinstance(node.operator.sink, LegacySink)
+    assert isinstance(node.operator.sink, LegacyKafkaSink)
     for name in (field.name for field in fields(KafkaSink) if field.name != "record_serializer"):
         assert getattr(sink, name) == getattr(node.operator.sink, name)
     assert sink.record_serializer.topic == node.operator.sink.record_serializer.topic
@@ -534,9 +536,11 @@ def test_operators_have_flinks_names(env: StreamExecutionEnvironment) -> None:
 def test_the_new_sources_and_sinks_are_sent_to_their_own_methods(env: StreamExecutionEnvironment) -> None:
     new = consumer().to_source()
     stream = env.from_source(new, WatermarkStrategy.no_watermarks(), "in")
-    with pytest.raises(TypeError, match=r"`add_source` takes a FlinkKafkaConsumer; LegacySource is for `from_source`"):
+    with pytest.raises(
+        TypeError, match=r"`add_source` takes a FlinkKafkaConsumer; LegacyKafkaSource is for `from_source`"
+    ):
         env.add_source(new)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"`add_sink` takes a FlinkKafkaProducer; LegacySink is for `sink_to`"):
+    with pytest.raises(TypeError, match=r"`add_sink` takes a FlinkKafkaProducer; LegacyKafkaSink is for `sink_to`"):
         stream.add_sink(producer().to_sink())  # type: ignore[arg-type]
     with pytest.raises(NotSupportedError, match=r"`add_source\(object\)` is not supported.*`FlinkKafkaConsumer`"):
         env.add_source(object())  # type: ignore[arg-type]
