@@ -43,6 +43,13 @@ class DeserializationSchema(ABC):
     def deserialize(self, message: bytes | None) -> Any:
         """The element in these bytes (None: a record without a value). Raises `DataError` for what it cannot read."""
 
+    def is_end_of_stream(self, element: Any) -> bool:
+        """Whether this element ends its partition, and is not handed on; never, unless a subclass says so.
+
+        Only a `FlinkKafkaConsumer` asks, as on Flink; a `KafkaSource` does not.
+        """
+        return False
+
     def deserializer(self) -> Deserializer | None:
         """The quickest function that does what `deserialize` does, for hot loops; None: hand over the bytes."""
         return self.deserialize

@@ -5,6 +5,7 @@ Each call adds an operator to the plan and does nothing else, except `execute_an
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -12,9 +13,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from headrace.common import ExecutionConfig, JobClient, Row, TypeInformation, Types, WatermarkStrategy, options
-from headrace.common.refusal import refuse_names, refuses
+from headrace.common.refusal import not_supported, refuse_names, refuses
 from headrace.connector import Sink
 from headrace.connector.builtin import Collected, CollectSink, PrintSink
+from headrace.connector.legacy import SinkFunction
 from headrace.datastream.job import Place
 from headrace.errors import ConfigError
 from headrace.functions import (
@@ -50,7 +52,6 @@ _ON_KEYED = "call it on the operator before or behind; a keyed stream is no oper
 
 @refuses(
     {
-        "add_sink": "the old sinks are Java objects; use `sink_to`",
         "broadcast": _PARTITIONING + ", and there is no broadcast state yet",
         "cache": "leave it out: nothing is kept from one job to the next",
         "connect": "give both streams one type and use `union`",
@@ -199,6 +200,21 @@ class DataStream:
         if not isinstance(sink, Sink):
             raise TypeError(f"a Sink is required, got {type(sink).__name__}; build it first if it is a builder")
         return self._write(sink, "Sink")
+
+    def add_sink(self, sink_func: SinkFunction) -> DataStreamSink:
+        """Write the elements into a sink of Flink's old API: a `FlinkKafkaProducer`. Warns, with the new spelling.
+
+        Raises `NotSupportedError` for any other sink; those of the new API are for `sink_to`.
+        """
+        if not isinstance(sink_func, SinkFunction):
+            if isinstance(sink_func, Sink):
+                raise TypeError(f"`add_sink` takes a FlinkKafkaProducer; {type(sink_func).__name__} is for `sink_to`")
+            raise not_supported(
+                f"add_sink({type(sink_func).__name__})", "of the old sinks there is `FlinkKafkaProducer`; use `sink_to`"
+            )
+        sink = sink_func.to_sink()
+        warnings.warn(sink_func.new_spelling(), DeprecationWarning, stacklevel=2)
+        return self._write(sink, "Unnamed")
 
     def print(self, sink_identifier: str | None = None) -> DataStreamSink:
         """Write each element to the standard output, on a line of its own; behind the identifier, if any."""

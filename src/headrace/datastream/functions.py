@@ -51,8 +51,8 @@ __getattr__ = refuse_names(
         "Partitioner": "with parallelism 1 there is nothing to partition",
         "ProcessAllWindowFunction": _WINDOWS,
         "ProcessWindowFunction": _WINDOWS,
-        "SinkFunction": "the old sinks are Java objects; use `sink_to`",
-        "SourceFunction": "the old sources are Java objects; use `from_source`",
+        "SinkFunction": "of the old sinks there is `FlinkKafkaProducer`; use `sink_to`",
+        "SourceFunction": "of the old sources there is `FlinkKafkaConsumer`; use `from_source`",
         "WindowFunction": _WINDOWS,
     },
 )

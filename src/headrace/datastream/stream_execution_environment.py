@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,10 +19,11 @@ from headrace.common import (
     options,
 )
 from headrace.common.configuration import launch_configuration
-from headrace.common.refusal import refuses
+from headrace.common.refusal import not_supported, refuses
 from headrace.common.settings import Settings
 from headrace.connector import Source
 from headrace.connector.builtin import CollectionSource
+from headrace.connector.legacy import SourceFunction
 from headrace.datastream.checkpoint_config import CheckpointConfig
 from headrace.datastream.checkpointing_mode import CheckpointingMode
 from headrace.datastream.data_stream import DataStream
@@ -34,7 +36,6 @@ _UNNAMED = "Flink Streaming Job"
 
 @refuses(
     {
-        "add_source": "the old sources are Java objects; use `from_source`",
         "create_input": "input formats are Java objects; use `from_source`",
         "get_default_local_parallelism": "use `get_parallelism`",
         "register_cached_file": "open the file where it is: the job runs on this machine",
@@ -194,6 +195,26 @@ class StreamExecutionEnvironment:
             raise TypeError(f"a WatermarkStrategy is required, got {type(watermark_strategy).__name__}")
         place = self.job.add(ReadSource(source, watermark_strategy), source_name)
         return DataStream(self, place, type_info or Types.PICKLED_BYTE_ARRAY())
+
+    def add_source(
+        self, source_func: SourceFunction, source_name: str = "Custom Source", type_info: TypeInformation | None = None
+    ) -> DataStream:
+        """The records of a source of Flink's old API: a `FlinkKafkaConsumer`. Warns, with the new spelling.
+
+        Raises `NotSupportedError` for any other source; those of the new API are for `from_source`.
+        """
+        if not isinstance(source_func, SourceFunction):
+            kind = type(source_func).__name__
+            if isinstance(source_func, Source):
+                raise TypeError(f"`add_source` takes a FlinkKafkaConsumer; {kind} is for `from_source`")
+            raise not_supported(
+                f"add_source({kind})", "of the old sources there is `FlinkKafkaConsumer`; use `from_source`"
+            )
+        source = source_func.to_source()
+        warnings.warn(source_func.new_spelling(source_name), DeprecationWarning, stacklevel=2)
+        return self.from_source(
+            source, WatermarkStrategy.no_watermarks(), source_name, type_info or source_func.get_produced_type()
+        )
 
     def from_collection(self, collection: Iterable[Any], type_info: TypeInformation | None = None) -> DataStream:
         """The elements of a collection, as they are at this moment.

@@ -9,6 +9,7 @@
 | `deserialization` | whole records as they are read, and a program's schema for them |
 | `serialization` | `KafkaRecordSerializationSchema`, its builder, and whole records as they are written |
 | `sink` | `KafkaSink`, its builder and writers |
+| `legacy` | `FlinkKafkaConsumer` and `FlinkKafkaProducer`, made of the new ones |
 | `topics` | topics that a sink writes exist before its first record |
 | `transaction` | a region's transaction and its marker |
 | `properties` | one row per property of Kafka's Java client: what becomes of it |

@@ -3,8 +3,8 @@
 Theory of operation. `start` and `discover` describe the topics, compare with what is known, and resolve what is new:
 partitions of the first look with the program's starting offsets, later ones at their first record, as they were empty a
 moment ago (FLIP-288). A topic that is not there ends a start; `discover` passes over it, as the job is running.
-Restored splits are kept, whatever the program subscribes to now, and those that it does not are warned of. If a log
-does not hold a restored position any more, `offsets.reset` decides, and says so.
+Restored splits are kept, whatever the program subscribes to now, and those that it does not are warned of (the legacy
+source drops them). If a log does not hold a restored position any more, `offsets.reset` decides, and says so.
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ class EnumeratorSettings:
     reset_strategy: KafkaOffsetResetStrategy
     group_id: str | None
     servers: str
+    keeps_unsubscribed: bool = True
 
 
 class KafkaSplitEnumerator(SplitEnumerator):
@@ -140,8 +141,11 @@ class KafkaSplitEnumerator(SplitEnumerator):
 
     def start(self, restored: Sequence[Split] | None) -> list[Split]:
         kept = [_kafka_split(split) for split in restored or ()]
-        # First: it explains an error about a topic that the program does not name any more.
-        self._warn_of_unsubscribed(kept)
+        if self._settings.keeps_unsubscribed:
+            # First: it explains an error about a topic that the program does not name any more.
+            self._warn_of_unsubscribed(kept)
+        else:
+            kept = self._drop_unsubscribed(kept)
         if restored is not None:
             kept = self._check(kept)
         self._known = {split.partition for split in kept}
@@ -272,6 +276,16 @@ class KafkaSplitEnumerator(SplitEnumerator):
                 if moved.reason is not None:
                     _LOG.warning("records were lost to this job before it resumed: %s", moved.reason)
         return [checked.get(split, split) for split in restored]
+
+    def _drop_unsubscribed(self, restored: list[KafkaSplit]) -> list[KafkaSplit]:
+        kept = [split for split in restored if is_subscribed(self._settings.subscription, split.partition)]
+        if dropped := [str(split.partition) for split in restored if split not in kept]:
+            _LOG.warning(
+                "the program no longer subscribes to %s: they come from the checkpoint, are dropped, and their "
+                "positions are forgotten",
+                ", ".join(dropped),
+            )
+        return kept
 
     def _warn_of_unsubscribed(self, restored: Iterable[KafkaSplit]) -> None:
         subscription = self._settings.subscription

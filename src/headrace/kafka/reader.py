@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from headrace.connector import Batch, SourceReader, Split
-from headrace.errors import InternalError
+from headrace.errors import InternalError, UserCodeError
 from headrace.kafka.client.protocol import (
     Admin,
     ClientError,
@@ -129,9 +129,11 @@ class KafkaReader(SourceReader):
         make_admin: Callable[[], Admin],
         deserialize: Callable[[Any], Any] | None,
         settings: ReaderSettings,
+        is_end: Callable[[Any], bool] | None = None,
     ) -> None:
         self.deserialize = deserialize
         self.gives_many = settings.whole_records
+        self._is_end = is_end
         self._consumer = consumer
         self._make_admin = make_admin
         self._settings = settings
@@ -210,6 +212,9 @@ class KafkaReader(SourceReader):
         values = whole_records(records) if self.gives_many else records.values
         timestamps, next_offset = records.timestamps, records.next_offset
         stop = progress.split.stop
+        if self._is_end is not None and stop is None and (stop := self._find_end(progress, records)) is not None:
+            # From here on it is an end like any other: in snapshots, too.
+            progress.split = replace(progress.split, stop=stop)
         if stop is not None and next_offset > stop:
             count = len(values)
             while count and records.source.offset(count - 1) >= stop:
@@ -228,6 +233,24 @@ class KafkaReader(SourceReader):
         if not values:
             return None
         return Batch(values, timestamps, KafkaOrigin(progress, records.source, len(values), next_offset))
+
+    def _find_end(self, progress: _Progress, records: Records) -> int | None:
+        """The offset of the first record whose element ends its partition. Reads each record once more than the loop
+        does, and only for schemas that have such an end."""
+        assert self._is_end is not None
+        for index, value in enumerate(records.values):
+            try:
+                element = value if self.deserialize is None else self.deserialize(value)
+            except Exception:  # noqa: BLE001 - the loop meets it again, at this record, and says whose fault it is
+                return None
+            try:
+                if self._is_end(element):
+                    return records.source.offset(index)
+            except Exception as error:
+                record = KafkaOrigin(progress, records.source, len(records.values), 0).describe(index)
+                message = f"`is_end_of_stream` failed with {type(error).__name__}: {error} on the record at {record}"
+                raise UserCodeError(message, record=record) from error
+        return None
 
     def _stop_if_finished(self, progress: _Progress) -> None:
         # Records and the end of the partition may both say so.

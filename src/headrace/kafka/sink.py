@@ -238,11 +238,14 @@ class KafkaSinkBuilder:
 
 
 class KafkaWriter(SinkWriter):
-    """Writes without transactions: NONE and AT_LEAST_ONCE."""
+    """Writes without transactions: NONE and AT_LEAST_ONCE. The public attributes are for the legacy sink to set."""
+
+    writes_timestamps = True
+    passes_over_failures = False
 
     def __init__(self, sink: KafkaSink, outgoing: Outgoing, producer: Producer) -> None:
         self.serialize, self.serializes_timestamp = outgoing.serialize, outgoing.serializes_timestamp
-        self._outgoing = outgoing
+        self.outgoing = outgoing
         self._servers = sink.bootstrap_servers
         self._waits = sink.delivery_guarantee is DeliveryGuarantee.AT_LEAST_ONCE
         self._producer = producer
@@ -250,18 +253,23 @@ class KafkaWriter(SinkWriter):
 
     @property
     def dropped(self) -> int:
-        return self._outgoing.dropped
+        return self.outgoing.dropped
 
     def write(self, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
+        times = timestamps if self.writes_timestamps else None
         try:
-            self._outgoing.produce(self._producer, values, timestamps)
+            self.outgoing.produce(self._producer, values, times)
         except ClientError as error:
             raise error_of("a record could not be written", error.failure, self._servers) from None
         self._raise_failures()
 
     def _raise_failures(self) -> None:
-        if failures := self._producer.take_failures():
+        failures = self._producer.take_failures()
+        if not failures:
+            return
+        if not self.passes_over_failures:
             raise error_of(undelivered(failures), failures[0], self._servers)
+        _LOG.error("%s, and lost, as `set_log_failures_only` has it: %s", undelivered(failures), failures[0])
 
     def poll(self) -> None:
         try:
@@ -292,21 +300,24 @@ class KafkaWriter(SinkWriter):
 
 
 class KafkaTransactionalWriter(SinkWriter):
-    """Writes into its region's transaction: EXACTLY_ONCE."""
+    """Writes into its region's transaction: EXACTLY_ONCE. For the public attributes see `KafkaWriter`."""
+
+    writes_timestamps = True
 
     def __init__(self, outgoing: Outgoing, transaction: KafkaTransaction) -> None:
         self.serialize, self.serializes_timestamp = outgoing.serialize, outgoing.serializes_timestamp
-        self._outgoing = outgoing
+        self.outgoing = outgoing
         self._transaction = transaction
 
     @property
     def dropped(self) -> int:
-        return self._outgoing.dropped
+        return self.outgoing.dropped
 
     def write(self, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
         if values:
+            times = timestamps if self.writes_timestamps else None
             with self._transaction.producing("a record could not be written") as producer:
-                self._outgoing.produce(producer, values, timestamps)
+                self.outgoing.produce(producer, values, times)
 
     def poll(self) -> None:
         self._transaction.poll()
@@ -343,6 +354,8 @@ class Columns(Outgoing):
 
     serializes_timestamp = False
     dropped = 0
+    partition: int | None = None
+    """Where all records go; None: the partitioner chooses. For the legacy sink to set."""
 
     def __init__(self, schema: BuiltSchema) -> None:
         assert schema.topic is not None
@@ -354,11 +367,12 @@ class Columns(Outgoing):
         keys: Sequence[bytes | None] | None = None
         if self._has_keys and values:
             keys, values = zip(*values, strict=True)
+        partitions = None if self.partition is None else [self.partition] * len(values)
         try:
-            producer.produce(self._topic, values, keys, timestamps)
+            producer.produce(self._topic, values, keys, timestamps, partitions)
         except TypeError:
             checked = None if keys is None else _as_bytes(keys, self._topic)
-            producer.produce(self._topic, _as_bytes(values, self._topic), checked, timestamps)
+            producer.produce(self._topic, _as_bytes(values, self._topic), checked, timestamps, partitions)
 
 
 class WholeRecords(Outgoing):

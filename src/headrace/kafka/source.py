@@ -61,6 +61,7 @@ class KafkaSource(Source):
     stopping: KafkaOffsetsInitializer | None
     is_bounded: bool
     schema: DeserializationSchema | Deserializer | KafkaRecordDeserializationSchema
+    keeps_unsubscribed: bool = True
 
     @staticmethod
     def builder() -> KafkaSourceBuilder:
@@ -73,7 +74,12 @@ class KafkaSource(Source):
 
     @property
     def ends(self) -> bool:
-        return self.stopping is not None
+        return self.stopping is not None or self.end_of_stream is not None
+
+    @property
+    def end_of_stream(self) -> Callable[[Any], bool] | None:
+        """Whether an element ends its partition; None: none does."""
+        return None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -125,7 +131,13 @@ class KafkaSource(Source):
 
     def create_enumerator(self, context: SourceContext) -> SplitEnumerator:
         settings = EnumeratorSettings(
-            self.subscription, self.starting, self.stopping, self.reset_strategy, self.group_id, self.bootstrap_servers
+            self.subscription,
+            self.starting,
+            self.stopping,
+            self.reset_strategy,
+            self.group_id,
+            self.bootstrap_servers,
+            self.keeps_unsubscribed,
         )
         interval_ms = read_int(dict(self.properties), "partition.discovery.interval.ms", _DISCOVERY_INTERVAL_MS)
         has_all = self.is_bounded or isinstance(self.subscription, Partitions)
@@ -167,6 +179,7 @@ class KafkaSource(Source):
                 self.bootstrap_servers,
                 whole_records=is_whole,
             ),
+            self.end_of_stream,
         )
 
     def encode_split(self, split: Any) -> Mapping[str, JsonValue]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -125,3 +126,20 @@ def test_a_partition_that_nobody_leads_yet_is_looked_for_again_and_found() -> No
     assert raised.value.retriable
     cluster.young.clear()
     assert topics_of(enumerator.discover()) == ["b"]
+
+
+def test_restored_partitions_that_are_not_subscribed_to_are_dropped_only_where_they_are_not_to_be_kept(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cluster = Cluster(a="id", b="id")
+    a, b = (KafkaSplit(KafkaTopicPartition(topic, 0), 7, topic_id="id") for topic in "ab")
+    settings = EnumeratorSettings(
+        Topics(("a",)), KafkaOffsetsInitializer.latest(), None, KafkaOffsetResetStrategy.NONE, None, "host:1"
+    )
+    assert KafkaSplitEnumerator(cluster, settings, None).start([a, b]) == [a, b]
+    assert "no longer subscribes to b-0, but they come from the checkpoint and are still read" in caplog.text
+    caplog.clear()
+    dropping = KafkaSplitEnumerator(cluster, replace(settings, keeps_unsubscribed=False), None)
+    del cluster.topics["b"]
+    assert dropping.start([a, b]) == [a]
+    assert "no longer subscribes to b-0: they come from the checkpoint, are dropped" in caplog.text

@@ -9,7 +9,8 @@ import pytest
 
 from headrace.connector import TransactionContext
 from headrace.errors import ConfigError
-from headrace.kafka import DeliveryGuarantee, KafkaRecordSerializationSchema, KafkaSink
+from headrace.kafka import DeliveryGuarantee, KafkaSink
+from headrace.kafka.serialization import BuiltSchema
 from headrace.kafka.transaction import (
     KafkaTransaction,
     MarkerPlace,
@@ -58,7 +59,7 @@ def test_a_timeout_that_a_slow_checkpoint_may_exceed_is_warned_of() -> None:
 
 def transaction_with_flinks_timeout(interval_ms: int, **settings: str) -> KafkaTransaction:
     """One that could not ask the brokers for their limit."""
-    schema = KafkaRecordSerializationSchema("t", bytes)
+    schema = BuiltSchema(bytes, topic="t")
     sink = KafkaSink((("bootstrap.servers", "host:1"),), schema, DeliveryGuarantee.EXACTLY_ONCE, "p")
     context = TransactionContext("job", "region", interval_ms, 600_000)
     settings = {"delivery.timeout.ms": "120000", **settings}

@@ -12,12 +12,10 @@ __all__ = ["DeliveryGuarantee", "Sink", "Source"]
 _OTHER = "the connectors are Kafka's, in `headrace.datastream.connectors.kafka`"
 
 # Names that PyFlink keeps here for programs written for older versions.
+_OF_KAFKA = ("FlinkKafkaConsumer", "FlinkKafkaProducer", "KafkaSource", "Semantic")
 _refuse = refuse_names(
     __name__,
     {
-        "FlinkKafkaConsumer": "use `headrace.datastream.connectors.kafka.KafkaSource`",
-        "FlinkKafkaProducer": "use `headrace.datastream.connectors.kafka.KafkaSink`",
-        "Semantic": "it belongs to `FlinkKafkaProducer`; use `DeliveryGuarantee`",
         "NumberSequenceSource": "use `from_collection(range(start, end + 1))`",
         **dict.fromkeys(
             (
@@ -49,9 +47,9 @@ _refuse = refuse_names(
 
 
 def __getattr__(name: str) -> Any:
-    if name == "KafkaSource":
+    if name in _OF_KAFKA:
         # Here too, but without loading the connector for the other names.
-        from headrace.datastream.connectors.kafka import KafkaSource
+        from headrace.datastream.connectors import kafka
 
-        return KafkaSource
+        return getattr(kafka, name)
     return _refuse(name)

@@ -1,6 +1,5 @@
 """Kafka's source and sink, where PyFlink has them."""
 
-from headrace.common.refusal import refuse_names
 from headrace.connector import DeliveryGuarantee
 from headrace.kafka import (
     FlinkFixedPartitioner,
@@ -22,10 +21,13 @@ from headrace.kafka import (
     KafkaTopicSelector,
     TimestampType,
 )
+from headrace.kafka.legacy import FlinkKafkaConsumer, FlinkKafkaProducer, Semantic
 
 __all__ = [
     "DeliveryGuarantee",
     "FlinkFixedPartitioner",
+    "FlinkKafkaConsumer",
+    "FlinkKafkaProducer",
     "HeaderProvider",
     "KafkaConsumerRecord",
     "KafkaOffsetResetStrategy",
@@ -42,14 +44,6 @@ __all__ = [
     "KafkaSourceBuilder",
     "KafkaTopicPartition",
     "KafkaTopicSelector",
+    "Semantic",
     "TimestampType",
 ]
-
-__getattr__ = refuse_names(
-    __name__,
-    {
-        "FlinkKafkaConsumer": "Flink's connector removed it; use `KafkaSource`",
-        "FlinkKafkaProducer": "Flink's connector removed it; use `KafkaSink`",
-        "Semantic": "it belongs to `FlinkKafkaProducer`; use `DeliveryGuarantee`",
-    },
-)
