@@ -4,7 +4,7 @@
 |---|---|
 | `source` | `KafkaSource` and its builder |
 | `enumerator`, `split` | which partitions there are, and a partition with a position |
-| `reader` | records of assigned partitions, in batches |
+| `reader`, `rate_limit` | records of assigned partitions, in batches, and how many of them at a time |
 | `offsets` | `KafkaOffsetsInitializer`, how it becomes numbers, and what to do when a log does not hold one |
 | `sink` | `KafkaSink`, `KafkaRecordSerializationSchema`, their builders and writers |
 | `topics` | topics that a sink writes exist before its first record |
@@ -16,7 +16,13 @@
 
 from headrace.connector import DeliveryGuarantee
 from headrace.kafka.client.protocol import KafkaTopicPartition
-from headrace.kafka.offsets import KafkaOffsetResetStrategy, KafkaOffsetsInitializer
+from headrace.kafka.enumerator import KafkaSubscriber
+from headrace.kafka.offsets import (
+    KafkaOffsetResetStrategy,
+    KafkaOffsetsInitializer,
+    OffsetsInitializer,
+    PartitionOffsetsRetriever,
+)
 from headrace.kafka.sink import (
     KafkaRecordSerializationSchema,
     KafkaRecordSerializationSchemaBuilder,
@@ -35,5 +41,8 @@ __all__ = [
     "KafkaSinkBuilder",
     "KafkaSource",
     "KafkaSourceBuilder",
+    "KafkaSubscriber",
     "KafkaTopicPartition",
+    "OffsetsInitializer",
+    "PartitionOffsetsRetriever",
 ]

@@ -67,7 +67,7 @@ class Calls:
     `call` is the user's function (or a source's deserializer, a sink's serializer; None where there is none), `key` the
     key selector, `keyed` the operator's current-key holder, `table` a reduction's dict, `context` a process function's
     context. `generator` keeps the highest timestamp for `AssignTimestamps` (a source has one per split: here it only
-    says that the loop has to keep it), `extract` is a timestamp assigner.
+    says that the loop has to keep it), and, with `is_shown`, is shown every element; `extract` is a timestamp assigner.
     """
 
     call: Callable[..., Any] | None = None
@@ -77,6 +77,7 @@ class Calls:
     table: dict[Any, Any] | None = None
     context: Any = None
     generator: Any = None
+    is_shown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +198,11 @@ class _Writer:
             time = f"t{n}"
             self._put(depth, f"if type({time}) is not int:")
             self._put(depth + 1, f"{time} = {self._bind('as_timestamp', as_timestamp)}({time})  # {n}")
-        self._put(depth, f"if {time} > {generator}.max_timestamp:")
-        self._put(depth + 1, f"{generator}.max_timestamp = {time}")
+        if own.is_shown:
+            self._put(depth, f"{generator}.on_event({element}, {time})  # {n}")
+        else:
+            self._put(depth, f"if {time} > {generator}.max_timestamp:")
+            self._put(depth + 1, f"{generator}.max_timestamp = {time}")
         return time
 
     def _body(self, n: int, expression: str, time: str, depth: int) -> None:

@@ -11,7 +11,10 @@ from headrace.kafka import (
     KafkaSinkBuilder,
     KafkaSource,
     KafkaSourceBuilder,
+    KafkaSubscriber,
     KafkaTopicPartition,
+    OffsetsInitializer,
+    PartitionOffsetsRetriever,
 )
 
 __all__ = [
@@ -24,7 +27,10 @@ __all__ = [
     "KafkaSinkBuilder",
     "KafkaSource",
     "KafkaSourceBuilder",
+    "KafkaSubscriber",
     "KafkaTopicPartition",
+    "OffsetsInitializer",
+    "PartitionOffsetsRetriever",
 ]
 
 __getattr__ = refuse_names(
