@@ -125,3 +125,9 @@ def test_a_partition_that_nobody_leads_yet_is_looked_for_again_and_found() -> No
     assert raised.value.retriable
     cluster.young.clear()
     assert topics_of(enumerator.discover()) == ["b"]
+
+
+def test_a_pattern_has_to_match_the_whole_name_and_never_finds_kafkas_own_topics() -> None:
+    cluster = Cluster(**{"rss": "id", "rss.events": "id", "old.rss": "id", "__rss": "id"})
+    assert topics_of(enumerator_of(cluster, TopicPattern("rss")).start(None)) == ["rss"]
+    assert topics_of(enumerator_of(cluster, TopicPattern(".*rss")).start(None)) == ["rss", "old.rss"]
