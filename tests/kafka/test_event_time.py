@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from tests.kafka.jobs import TIMEOUT_S, environment
+from tests.kafka.jobs import TIMEOUT_S, collecting, environment
 
 from headrace.broker import DevBroker
 from headrace.common import Duration, WatermarkGenerator, WatermarkOutput, WatermarkStrategy
@@ -79,9 +79,7 @@ def slow(value: Any) -> Any:
 
 
 def collected(stream: DataStream) -> list[Any]:
-    elements = stream.execute_and_collect("event time")
-    assert not isinstance(elements, list)
-    with elements:
+    with collecting(stream, "event time") as elements:
         return list(elements)
 
 
@@ -148,12 +146,8 @@ def test_watermarks_of_a_generator_of_the_programs_own_are_made_for_each_partiti
 
 def first_watermark(stream: DataStream, write: Callable[[int], None]) -> int:
     """The first watermark that records meet, which are written as long as they meet none."""
-    elements = stream.process(Times()).execute_and_collect("first watermark")
-    assert not isinstance(elements, list)
-    deadline = time.monotonic() + TIMEOUT_S
-    with elements:
+    with collecting(stream.process(Times()), "first watermark") as elements:
         for at in itertools.count():
-            assert time.monotonic() < deadline
             write(at)
             _, _, watermark = next(elements)
             if watermark != NO_TIMESTAMP:

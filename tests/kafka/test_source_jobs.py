@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
-from tests.kafka.jobs import TIMEOUT_S, committed, environment, sink
+from tests.kafka.jobs import TIMEOUT_S, collecting, committed, environment, sink
 
 from headrace.broker import DevBroker
 from headrace.common import WatermarkStrategy
@@ -93,17 +93,13 @@ def test_an_unbounded_source_with_stop_offsets_ends_its_job(read: Read, write: W
     write(topic, *numbers(0, 10))
     stop = KafkaOffsetsInitializer.offsets({KafkaTopicPartition(topic, 0): 7})
     stream = environment().from_source(read(topic).set_unbounded(stop).build(), UNTIMED, "in")
-    elements = stream.execute_and_collect("stop offsets")
-    assert not isinstance(elements, list)
-    with elements:
+    with collecting(stream, "stop offsets") as elements:
         assert list(elements) == numbers(0, 7)
 
 
 def test_a_bounded_job_whose_pattern_matches_nothing_ends(read: Read, topic_name: Make) -> None:
     source = read().set_topic_pattern(topic_name("nothing-like-this")).set_bounded(LATEST).build()
-    elements = environment().from_source(source, UNTIMED, "in").execute_and_collect("nothing")
-    assert not isinstance(elements, list)
-    with elements:
+    with collecting(environment().from_source(source, UNTIMED, "in"), "nothing") as elements:
         assert list(elements) == []
 
 
@@ -120,9 +116,7 @@ def test_a_running_job_finds_new_partitions_and_topics_and_reads_them_from_their
     source = made.set_property("partition.discovery.interval.ms", "100").build()
     env = environment()
     env.set_parallelism(lanes)
-    elements = env.from_source(source, UNTIMED, "in").execute_and_collect("discovery")
-    assert not isinstance(elements, list)
-    with elements:
+    with collecting(env.from_source(source, UNTIMED, "in"), "discovery") as elements:
         found = [next(elements)]
         admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 2})
         admin.create_partitions([NewPartitions(topic, 2)])[topic].result(TIMEOUT_S)
