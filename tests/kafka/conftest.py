@@ -18,6 +18,7 @@ def other_kafka() -> Iterator[DevBroker]:
         # It is paused by tests. A cluster that gave it up meanwhile would tell its clients of no broker at all, and
         # librdkafka (2.16) then asks nobody again.
         "broker.session.timeout.ms": "600000",
+        "log.cleaner.backoff.ms": "100",
     }
     with DevBroker(properties=properties) as broker:
         yield broker

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
 
 from headrace.common import Configuration
 from headrace.common.serialization import SimpleStringSchema
-from headrace.datastream import StreamExecutionEnvironment
+from headrace.datastream import CloseableIterator, DataStream, StreamExecutionEnvironment
 from headrace.kafka import (
     DeliveryGuarantee,
     KafkaOffsetsInitializer,
@@ -61,6 +63,20 @@ def sink(
     for name, value in (properties or {}).items():
         builder.set_property(name, value)
     return builder.build()
+
+
+@contextlib.contextmanager
+def collecting(stream: DataStream, job_name: str) -> Iterator[CloseableIterator]:
+    """A stream's elements; the job is cancelled, and the wait for another one fails, if this takes too long."""
+    elements = stream.execute_and_collect(job_name)
+    assert isinstance(elements, CloseableIterator)
+    timer = threading.Timer(TIMEOUT_S, elements._job.cancel)
+    timer.start()
+    try:
+        with elements:
+            yield elements
+    finally:
+        timer.cancel()
 
 
 def committed(servers: str, topic: str, properties: Iterable[tuple[str, str]] = ()) -> list[bytes | None]:

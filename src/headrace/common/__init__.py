@@ -18,7 +18,12 @@ from headrace.common.serialization import (
 from headrace.common.time import Duration, Instant, Time
 from headrace.common.typeinfo import TypeInformation, Types
 from headrace.common.types import Row, RowKind
-from headrace.common.watermark_strategy import TimestampAssigner, WatermarkStrategy
+from headrace.common.watermark_strategy import (
+    TimestampAssigner,
+    WatermarkGenerator,
+    WatermarkOutput,
+    WatermarkStrategy,
+)
 
 __all__ = [
     "ByteArraySchema",
@@ -42,6 +47,8 @@ __all__ = [
     "TimestampAssigner",
     "TypeInformation",
     "Types",
+    "WatermarkGenerator",
+    "WatermarkOutput",
     "WatermarkStrategy",
 ]
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
+from headrace.common.refusal import not_supported
 from headrace.connector.batch import Batch
 
 JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
@@ -108,6 +109,15 @@ class SourceReader(ABC):
         A split whose turn has not come is not idle.
         """
         return True
+
+    def pause_or_resume_splits(self, splits_to_pause: Iterable[str], splits_to_resume: Iterable[str]) -> None:
+        """Give nothing more of these splits, until they are resumed; those that are finished are passed over.
+
+        Only a source whose readers can is read with watermark alignment.
+        """
+        raise not_supported(
+            "with_watermark_alignment on this source", "leave it out: its splits cannot be paused one by one"
+        )
 
     def lag(self) -> int | None:
         """How many records are known to be there that were not handed out yet; None: nobody knows. Asks nobody."""

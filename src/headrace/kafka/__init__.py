@@ -4,7 +4,7 @@
 |---|---|
 | `source` | `KafkaSource` and its builder |
 | `enumerator`, `split` | which partitions there are, and a partition with a position |
-| `reader` | records of assigned partitions, in batches |
+| `reader`, `rate_limit` | records of assigned partitions, in batches, and how many of them at a time |
 | `offsets` | `KafkaOffsetsInitializer`, how it becomes numbers, and what to do when a log does not hold one |
 | `deserialization` | whole records as they are read, and a program's schema for them |
 | `serialization` | `KafkaRecordSerializationSchema`, its builder, and whole records as they are written |
@@ -20,7 +20,13 @@
 from headrace.connector import DeliveryGuarantee
 from headrace.kafka.client.protocol import KafkaTopicPartition
 from headrace.kafka.deserialization import KafkaConsumerRecord, KafkaRecordDeserializationSchema, TimestampType
-from headrace.kafka.offsets import KafkaOffsetResetStrategy, KafkaOffsetsInitializer
+from headrace.kafka.enumerator import KafkaSubscriber
+from headrace.kafka.offsets import (
+    KafkaOffsetResetStrategy,
+    KafkaOffsetsInitializer,
+    OffsetsInitializer,
+    PartitionOffsetsRetriever,
+)
 from headrace.kafka.serialization import (
     FlinkFixedPartitioner,
     HeaderProvider,
@@ -51,7 +57,10 @@ __all__ = [
     "KafkaSinkContext",
     "KafkaSource",
     "KafkaSourceBuilder",
+    "KafkaSubscriber",
     "KafkaTopicPartition",
     "KafkaTopicSelector",
+    "OffsetsInitializer",
+    "PartitionOffsetsRetriever",
     "TimestampType",
 ]

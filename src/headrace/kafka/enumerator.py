@@ -1,10 +1,11 @@
 """Which partitions there are to read, each resolved to a position that can be stored.
 
 Theory of operation. `start` and `discover` describe the topics, compare with what is known, and resolve what is new:
-partitions of the first look with the program's starting offsets, later ones at their first record, as they were empty a
-moment ago (FLIP-288). A topic that is not there ends a start; `discover` passes over it, as the job is running.
-Restored splits are kept, whatever the program subscribes to now, and those that it does not are warned of (the legacy
-source drops them). If a log does not hold a restored position any more, `offsets.reset` decides, and says so.
+partitions of the first look that finds any with the program's starting offsets, later ones at their first record, as
+they were empty a moment ago (FLIP-288). A topic that is not there ends a start; `discover` passes over it, as the job
+is running. What is read and is not there any more is warned of once, and kept: it may come back.
+Restored splits are kept, whatever the program subscribes to now, and those that it does not are warned of (the
+legacy source drops them). If a log does not hold a restored position any more, `offsets.reset` decides, and says so.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 import logging
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
 from headrace.connector import Split, SplitEnumerator
-from headrace.errors import ExternalError, InternalError
+from headrace.errors import ConfigError, ExternalError, HeadraceError, InternalError, UserCodeError
 from headrace.kafka.client.protocol import (
     Admin,
     ClientError,
@@ -29,10 +31,13 @@ from headrace.kafka.client.protocol import (
 )
 from headrace.kafka.failures import error_of, is_unknown_topic
 from headrace.kafka.offsets import (
+    Custom,
     Earliest,
     KafkaOffsetResetStrategy,
     KafkaOffsetsInitializer,
+    Latest,
     LogOffsets,
+    PartitionOffsetsRetriever,
     needs,
     reset,
     resolve,
@@ -63,7 +68,34 @@ class Partitions:
     partitions: tuple[KafkaTopicPartition, ...]
 
 
+class KafkaSubscriber(ABC):
+    """Decides which partitions a source reads, in place of a list or a pattern. *Extension*: Java's interface.
+
+    >>> class Shard(KafkaSubscriber):
+    ...     def get_subscribed_topic_partitions(self, admin_client: Admin) -> Set[KafkaTopicPartition]:
+    ...         names = [name for name in admin_client.topic_names() if name.startswith("rss.")]
+    ...         return {KafkaTopicPartition(name, 0) for name in names}
+    """
+
+    @abstractmethod
+    def get_subscribed_topic_partitions(self, admin_client: Admin) -> Set[KafkaTopicPartition]:
+        """The partitions to read, as of now; asked at the start and at each discovery.
+
+        `admin_client` asks the source's cluster: `topic_names()` lists it, `describe_topics(names)` says which
+        partitions there are. What it raises is tried again, as any discovery is; what this method raises by itself ends
+        the job.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The partitions that the program's own subscriber names, at each look."""
+
+    subscriber: KafkaSubscriber
+
+
 Subscription: TypeAlias = Topics | TopicPattern | Partitions
+"""What to read, at one look."""
 
 
 def topics_of(subscription: Subscription, existing: Iterable[str]) -> tuple[str, ...]:
@@ -79,15 +111,18 @@ def topics_of(subscription: Subscription, existing: Iterable[str]) -> tuple[str,
             assert_never(subscription)
 
 
-def partitions_of(subscription: Subscription, topics: Iterable[TopicDescription]) -> list[KafkaTopicPartition]:
-    """The partitions to read. Raises `ExternalError` for one that is asked for and does not exist."""
+def partitions_of(
+    subscription: Subscription, topics: Iterable[TopicDescription], *, is_strict: bool = True
+) -> list[KafkaTopicPartition]:
+    """The partitions to read. Raises `ExternalError` for one that is asked for and does not exist, if `is_strict`."""
     found = [KafkaTopicPartition(topic.name, number) for topic in topics for number in topic.partitions]
     if not isinstance(subscription, Partitions):
         return found
-    if missing := set(subscription.partitions) - set(found):
+    missing = set(subscription.partitions) - set(found)
+    if missing and is_strict:
         listed = ", ".join(map(str, sorted(missing)))
         raise ExternalError(f"there is no partition {listed}; correct `set_partitions`", retriable=False)
-    return list(subscription.partitions)
+    return [partition for partition in subscription.partitions if partition not in missing]
 
 
 def is_subscribed(subscription: Subscription, partition: KafkaTopicPartition) -> bool:
@@ -120,7 +155,7 @@ def lane_of(partition: KafkaTopicPartition, lanes: int) -> int:
 class EnumeratorSettings:
     """What a source tells its enumerator."""
 
-    subscription: Subscription
+    subscription: Subscription | Asked
     starting: KafkaOffsetsInitializer
     stopping: KafkaOffsetsInitializer | None
     reset_strategy: KafkaOffsetResetStrategy
@@ -138,27 +173,31 @@ class KafkaSplitEnumerator(SplitEnumerator):
         self._settings = settings
         self._known: set[KafkaTopicPartition] = set()
         self._missing: set[str] = set()
+        self._first = settings.starting
 
     def start(self, restored: Sequence[Split] | None) -> list[Split]:
         kept = [_kafka_split(split) for split in restored or ()]
+        subscription = self._subscription()
         if self._settings.keeps_unsubscribed:
             # First: it explains an error about a topic that the program does not name any more.
-            self._warn_of_unsubscribed(kept)
+            self._warn_of_unsubscribed(subscription, kept)
         else:
-            kept = self._drop_unsubscribed(kept)
+            kept = self._drop_unsubscribed(subscription, kept)
         if restored is not None:
             kept = self._check(kept)
+            if isinstance(self._first.place, Latest):
+                # A topic may have been found and read since: its `latest` must not be resolved a second time.
+                self._first = KafkaOffsetsInitializer.earliest()
         self._known = {split.partition for split in kept}
-        starting = self._settings.starting if restored is None else KafkaOffsetsInitializer.earliest()
-        return [*kept, *self._find(starting, is_strict=True)]
+        return [*kept, *self._find(subscription, is_strict=True)]
 
     def discover(self) -> list[Split]:
-        """New partitions, from their first record.
+        """New partitions: from their first record, or, if none had been found before, from the starting offsets.
 
         *Differences from PyFlink*: topics that are not there, and brokers that do not answer, are asked for again the
         next time; Flink fails the job.
         """
-        return [*self._find(KafkaOffsetsInitializer.earliest(), is_strict=False)]
+        return [*self._find(self._subscription(), is_strict=False)]
 
     def lane_of(self, split: Split, lanes: int) -> int:
         return lane_of(_kafka_split(split).partition, lanes)
@@ -166,12 +205,33 @@ class KafkaSplitEnumerator(SplitEnumerator):
     def close(self) -> None:
         self._admin.close()
 
-    def _find(self, starting: KafkaOffsetsInitializer, *, is_strict: bool) -> list[KafkaSplit]:
+    def _subscription(self) -> Subscription:
+        """What to read now; raises `UserCodeError` for what a subscriber of the program's raises."""
         subscription = self._settings.subscription
+        if not isinstance(subscription, Asked):
+            return subscription
+        subscriber = subscription.subscriber
+        name = f"{type(subscriber).__name__}.get_subscribed_topic_partitions"
+        try:
+            partitions = subscriber.get_subscribed_topic_partitions(self._admin)
+        except ClientError as error:
+            raise error_of(f"`{name}` failed", error.failure, self._settings.servers) from None
+        except HeadraceError:
+            raise
+        except Exception as error:
+            raise UserCodeError(f"`{name}` failed with {type(error).__name__}: {error}", operator=name) from error
+        if wrong := [partition for partition in partitions if not isinstance(partition, KafkaTopicPartition)]:
+            raise ConfigError(f"`{name}` has to return a set of KafkaTopicPartition, and {wrong[0]!r} is in it")
+        return Partitions(tuple(sorted(partitions)))
+
+    def _find(self, subscription: Subscription, *, is_strict: bool) -> list[KafkaSplit]:
+        starting = KafkaOffsetsInitializer.earliest() if self._known else self._first
         try:
             existing = self._admin.topic_names() if isinstance(subscription, TopicPattern) else []
             topics = self._describe(topics_of(subscription, existing), is_strict=is_strict)
-            new = [p for p in partitions_of(subscription, topics.values()) if p not in self._known]
+            self._warn_of_missing(subscription, topics)
+            found = partitions_of(subscription, topics.values(), is_strict=is_strict)
+            new = [p for p in found if p not in self._known]
             starts = self._resolve(starting, new)
             stopping = self._settings.stopping
             stops = {} if stopping is None else self._resolve(stopping, new, is_stop=True)
@@ -187,17 +247,24 @@ class KafkaSplitEnumerator(SplitEnumerator):
         for name, found in self._admin.describe_topics(names).items():
             if isinstance(found, TopicDescription):
                 described[name] = found
-                self._missing.discard(name)
             elif is_strict or not is_unknown_topic(found):
                 raise error_of(f"topic {name!r} cannot be read", found, self._settings.servers)
-            elif not isinstance(self._settings.subscription, TopicPattern) and name not in self._missing:
-                self._missing.add(name)
-                _LOG.warning("topic %r is not there any more, going on without new partitions of it: %s", name, found)
         return described
+
+    def _warn_of_missing(self, subscription: Subscription, topics: Mapping[str, TopicDescription]) -> None:
+        """Once for each topic that is read, or named, and has gone; *differences from PyFlink*: that ends the job."""
+        read = {partition.topic for partition in self._known if is_subscribed(subscription, partition)}
+        missing = {*read, *topics_of(subscription, [])} - topics.keys()
+        for name in sorted(missing - self._missing):
+            _LOG.warning("topic %r is not there any more; nothing of it is read unless it comes back", name)
+        self._missing = missing
 
     def _resolve(
         self, initializer: KafkaOffsetsInitializer, partitions: Sequence[KafkaTopicPartition], *, is_stop: bool = False
     ) -> dict[KafkaTopicPartition, int]:
+        if isinstance(initializer.place, Custom) and partitions:
+            initializer = initializer.place.ask(partitions, _Retriever(self), is_stop=is_stop)
+            partitions = [p for p in partitions if p in initializer.given]
         logs = self._look_up(partitions, initializer)
         resolved = {}
         for partition, log in logs.items():
@@ -221,15 +288,31 @@ class KafkaSplitEnumerator(SplitEnumerator):
         starts = self._known_offsets(admin.list_offsets(partitions, Position.EARLIEST))
         times = {} if asked.timestamp_ms is None else admin.list_offsets(partitions, asked.timestamp_ms)
         at_times = self._offsets(times)
-        committed = {}
-        if asked.committed and group is not None:
-            for partition, found in admin.committed(group, sorted(asked.committed), stable=False).items():
-                if isinstance(found, Failure):
-                    raise error_of(f"offsets of group {group!r} cannot be read", found, self._settings.servers)
-                committed[partition] = found.offset if isinstance(found, CommittedOffset) else None
+        committed = self.committed(asked.committed) if group is not None else {}
         return {
             p: LogOffsets(starts[p], ends[p], committed=committed.get(p), at_time=at_times.get(p)) for p in partitions
         }
+
+    def committed(self, partitions: Set[KafkaTopicPartition]) -> dict[KafkaTopicPartition, int]:
+        """What is committed to the source's group."""
+        group = self._settings.group_id
+        if group is None:
+            raise ConfigError("committed offsets need a group: call `set_group_id`")
+        committed = {}
+        answer = self._admin.committed(group, sorted(partitions), stable=False) if partitions else {}
+        for partition, found in answer.items():
+            if isinstance(found, Failure):
+                raise error_of(f"offsets of group {group!r} cannot be read", found, self._settings.servers)
+            if isinstance(found, CommittedOffset):
+                committed[partition] = found.offset
+        return committed
+
+    def offsets_at(
+        self, partitions: Sequence[KafkaTopicPartition], at: Position | int
+    ) -> dict[KafkaTopicPartition, int]:
+        """Offsets at a place in the log; of those partitions that have one."""
+        found = self._offsets(self._admin.list_offsets(partitions, at))
+        return {partition: offset for partition, offset in found.items() if offset is not None}
 
     def _offsets(
         self, answer: dict[KafkaTopicPartition, int | Failure | None]
@@ -277,8 +360,8 @@ class KafkaSplitEnumerator(SplitEnumerator):
                     _LOG.warning("records were lost to this job before it resumed: %s", moved.reason)
         return [checked.get(split, split) for split in restored]
 
-    def _drop_unsubscribed(self, restored: list[KafkaSplit]) -> list[KafkaSplit]:
-        kept = [split for split in restored if is_subscribed(self._settings.subscription, split.partition)]
+    def _drop_unsubscribed(self, subscription: Subscription, restored: list[KafkaSplit]) -> list[KafkaSplit]:
+        kept = [split for split in restored if is_subscribed(subscription, split.partition)]
         if dropped := [str(split.partition) for split in restored if split not in kept]:
             _LOG.warning(
                 "the program no longer subscribes to %s: they come from the checkpoint, are dropped, and their "
@@ -287,8 +370,7 @@ class KafkaSplitEnumerator(SplitEnumerator):
             )
         return kept
 
-    def _warn_of_unsubscribed(self, restored: Iterable[KafkaSplit]) -> None:
-        subscription = self._settings.subscription
+    def _warn_of_unsubscribed(self, subscription: Subscription, restored: Iterable[KafkaSplit]) -> None:
         unread = sorted(split.partition for split in restored if not split.is_finished)
         if others := [str(partition) for partition in unread if not is_subscribed(subscription, partition)]:
             _LOG.warning(
@@ -298,6 +380,31 @@ class KafkaSplitEnumerator(SplitEnumerator):
                 "source begins at its starting offsets, which may repeat or lose records",
                 ", ".join(others),
             )
+
+
+class _Retriever(PartitionOffsetsRetriever):
+    """What a program's own initializer may ask, of the enumerator's cluster."""
+
+    def __init__(self, enumerator: KafkaSplitEnumerator) -> None:
+        self._enumerator = enumerator
+
+    def committed_offsets(self, partitions: Iterable[KafkaTopicPartition]) -> Mapping[KafkaTopicPartition, int]:
+        return self._enumerator.committed(frozenset(partitions))
+
+    def end_offsets(self, partitions: Iterable[KafkaTopicPartition]) -> Mapping[KafkaTopicPartition, int]:
+        return self._enumerator.offsets_at(list(partitions), Position.LATEST)
+
+    def beginning_offsets(self, partitions: Iterable[KafkaTopicPartition]) -> Mapping[KafkaTopicPartition, int]:
+        return self._enumerator.offsets_at(list(partitions), Position.EARLIEST)
+
+    def offsets_for_times(
+        self, timestamps_to_search: Mapping[KafkaTopicPartition, int]
+    ) -> Mapping[KafkaTopicPartition, int]:
+        found: dict[KafkaTopicPartition, int] = {}
+        for at in sorted(set(timestamps_to_search.values())):
+            asked = [partition for partition, time_ms in timestamps_to_search.items() if time_ms == at]
+            found |= self._enumerator.offsets_at(asked, at)
+        return found
 
 
 def _kafka_split(split: Split) -> KafkaSplit:

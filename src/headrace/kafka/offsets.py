@@ -7,13 +7,23 @@ what came between, FLINK-28303). `reset` is the one rule for a position that the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias, assert_never
+from typing import Final, TypeAlias, assert_never
 
-from headrace.errors import ConfigError, ExternalError
-from headrace.kafka.client.protocol import KafkaTopicPartition
+from headrace.errors import ConfigError, ExternalError, HeadraceError, InternalError, UserCodeError
+from headrace.kafka.client.protocol import ClientError, KafkaTopicPartition
+
+LATEST_OFFSET: Final = -1
+"""In place of an offset, as in Flink: behind the last record."""
+
+EARLIEST_OFFSET: Final = -2
+"""In place of an offset, as in Flink: the first record. Nothing can stop there."""
+
+COMMITTED_OFFSET: Final = -3
+"""In place of an offset, as in Flink: what is committed to the group."""
 
 
 class KafkaOffsetResetStrategy(Enum):
@@ -53,7 +63,81 @@ class Given:
     offsets: tuple[tuple[KafkaTopicPartition, int], ...]
 
 
-Place: TypeAlias = Earliest | Latest | Committed | AtTime | Given
+class PartitionOffsetsRetriever(ABC):
+    """What an `OffsetsInitializer` may ask of the source's cluster. Partitions without such an offset are left out."""
+
+    @abstractmethod
+    def committed_offsets(self, partitions: Iterable[KafkaTopicPartition]) -> Mapping[KafkaTopicPartition, int]:
+        """What is committed to the source's group. Raises `ConfigError` if it has none."""
+
+    @abstractmethod
+    def end_offsets(self, partitions: Iterable[KafkaTopicPartition]) -> Mapping[KafkaTopicPartition, int]:
+        """Behind the last record of each."""
+
+    @abstractmethod
+    def beginning_offsets(self, partitions: Iterable[KafkaTopicPartition]) -> Mapping[KafkaTopicPartition, int]:
+        """The first record of each that is still there."""
+
+    @abstractmethod
+    def offsets_for_times(
+        self, timestamps_to_search: Mapping[KafkaTopicPartition, int]
+    ) -> Mapping[KafkaTopicPartition, int]:
+        """The first record of each that is not older than its time in ms."""
+
+
+class OffsetsInitializer(ABC):
+    """Decides where partitions start or stop, in place of a `KafkaOffsetsInitializer`. *Extension*: Java's interface.
+
+    >>> class LastHundred(OffsetsInitializer):
+    ...     def get_partition_offsets(
+    ...         self, partitions: Sequence[KafkaTopicPartition], partition_offsets_retriever: PartitionOffsetsRetriever
+    ...     ) -> Mapping[KafkaTopicPartition, int]:
+    ...         ends = partition_offsets_retriever.end_offsets(partitions)
+    ...         return {partition: max(0, end - 100) for partition, end in ends.items()}
+    """
+
+    @abstractmethod
+    def get_partition_offsets(
+        self, partitions: Sequence[KafkaTopicPartition], partition_offsets_retriever: PartitionOffsetsRetriever
+    ) -> Mapping[KafkaTopicPartition, int]:
+        """An offset for each of these partitions.
+
+        Also -1 (its end), -2 (its beginning; not as a stop) or -3 (what is committed to the group). A partition that is
+        left out is an error where it starts, and has no end where it would stop.
+        """
+
+    def get_auto_offset_reset_strategy(self) -> KafkaOffsetResetStrategy:
+        """Where to go on if a log does not hold the offset."""
+        return KafkaOffsetResetStrategy.EARLIEST
+
+
+@dataclass(frozen=True, slots=True)
+class Custom:
+    """What the program's own initializer says."""
+
+    initializer: OffsetsInitializer
+
+    def ask(
+        self, partitions: Sequence[KafkaTopicPartition], retriever: PartitionOffsetsRetriever, *, is_stop: bool
+    ) -> KafkaOffsetsInitializer:
+        """The offsets it gives, as if they had been given. Raises `UserCodeError` for what it raises."""
+        name = f"{type(self.initializer).__name__}.get_partition_offsets"
+        try:
+            offsets = dict(self.initializer.get_partition_offsets(partitions, retriever))
+        except (ClientError, HeadraceError):
+            raise
+        except Exception as error:
+            raise UserCodeError(f"`{name}` failed with {type(error).__name__}: {error}", operator=name) from error
+        missing = [] if is_stop else [partition for partition in partitions if partition not in offsets]
+        if missing:
+            raise ConfigError(f"`{name}` has to give an offset for each partition, and gave none for {missing[0]}")
+        strategy = self.initializer.get_auto_offset_reset_strategy()
+        if is_stop:
+            check_stops(offsets)
+        return KafkaOffsetsInitializer.offsets(offsets, strategy)
+
+
+Place: TypeAlias = Earliest | Latest | Committed | AtTime | Given | Custom
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +189,34 @@ class KafkaOffsetsInitializer:
         group id the group is not asked (FLINK-39193).
         """
         for partition, offset in offsets.items():
-            if offset < 0:
-                raise ConfigError(f"the offset {offset} of {partition} is negative; offsets begin with 0")
+            if offset < COMMITTED_OFFSET:
+                raise ConfigError(
+                    f"the offset {offset} of {partition} is negative; offsets begin with 0 (-1: its end, -2: its "
+                    "beginning, -3: what is committed to the group)"
+                )
         return KafkaOffsetsInitializer(Given(tuple(sorted(offsets.items()))), offset_reset_strategy)
+
+    @staticmethod
+    def of(initializer: KafkaOffsetsInitializer | OffsetsInitializer) -> KafkaOffsetsInitializer:
+        """*Extension*: one of the program's own, as one of these."""
+        if isinstance(initializer, KafkaOffsetsInitializer):
+            return initializer
+        if isinstance(initializer, OffsetsInitializer):
+            return KafkaOffsetsInitializer(Custom(initializer), initializer.get_auto_offset_reset_strategy())
+        raise ConfigError(
+            "offsets are given as `KafkaOffsetsInitializer.earliest()` or one of the others, or as an "
+            f"`OffsetsInitializer` of your own, not as a {type(initializer).__name__}"
+        )
+
+    @property
+    def given(self) -> Mapping[KafkaTopicPartition, int]:
+        """The offsets that are given by partition."""
+        return dict(self.place.offsets) if isinstance(self.place, Given) else {}
+
+    @property
+    def needs_group(self) -> bool:
+        """Whether it cannot do without what is committed to a group."""
+        return isinstance(self.place, Committed) or COMMITTED_OFFSET in self.given.values()
 
     def __repr__(self) -> str:
         match self.place:
@@ -122,6 +231,8 @@ class KafkaOffsetsInitializer:
             case Given(offsets):
                 listed = ", ".join(f"{partition}: {offset}" for partition, offset in offsets)
                 call = f"offsets({{{listed}}}, {self.reset_strategy.name})"
+            case Custom(initializer):
+                return type(initializer).__name__
             case _:
                 assert_never(self.place)
         return f"KafkaOffsetsInitializer.{call}"
@@ -156,9 +267,19 @@ def needs(initializer: KafkaOffsetsInitializer, partitions: frozenset[KafkaTopic
         case AtTime(timestamp_ms):
             return Needs(timestamp_ms=timestamp_ms)
         case Given(offsets):
-            return Needs(committed=partitions - dict(offsets).keys() if has_group else frozenset())
+            without = partitions - {p for p, offset in offsets if offset != COMMITTED_OFFSET}
+            return Needs(committed=without if has_group else frozenset())
+        case Custom():
+            raise InternalError("an initializer of the program's own is asked before")
         case _:
             assert_never(initializer.place)
+
+
+def check_stops(offsets: Mapping[KafkaTopicPartition, int]) -> None:
+    """Raises `ConfigError` for a partition that would stop at its beginning."""
+    for partition, offset in offsets.items():
+        if offset == EARLIEST_OFFSET:
+            raise ConfigError(f"{partition} cannot stop at its earliest offset (-2): nothing of it would be read")
 
 
 def resolve(initializer: KafkaOffsetsInitializer, partition: KafkaTopicPartition, log: LogOffsets) -> int:
@@ -180,7 +301,11 @@ def resolve(initializer: KafkaOffsetsInitializer, partition: KafkaTopicPartition
         case Committed():
             offset = log.committed
         case Given(offsets):
-            offset = dict(offsets).get(partition, log.committed)
+            offset = dict(offsets).get(partition, COMMITTED_OFFSET)
+            if offset < 0:
+                offset = {LATEST_OFFSET: log.end, EARLIEST_OFFSET: log.start}.get(offset, log.committed)
+        case Custom():
+            raise InternalError("an initializer of the program's own is asked before")
         case _:
             assert_never(initializer.place)
     if offset is not None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
@@ -38,6 +38,7 @@ from headrace.kafka.client.reports import is_hopeless
 from headrace.kafka.deserialization import whole_records
 from headrace.kafka.failures import error_of
 from headrace.kafka.offsets import KafkaOffsetResetStrategy, LogOffsets, reset
+from headrace.kafka.rate_limit import RateLimit
 from headrace.kafka.split import KafkaSplit
 
 _LOG = logging.getLogger("headrace.kafka")
@@ -57,6 +58,7 @@ class _Progress:
     end: int | None = None
     failure: Failure | None = None
     is_assigned: bool = False
+    is_paused: bool = False
 
     @property
     def reached(self) -> int:
@@ -130,10 +132,12 @@ class KafkaReader(SourceReader):
         deserialize: Callable[[Any], Any] | None,
         settings: ReaderSettings,
         is_end: Callable[[Any], bool] | None = None,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         self.deserialize = deserialize
         self.gives_many = settings.whole_records
         self._is_end = is_end
+        self._rate_limit = rate_limit
         self._consumer = consumer
         self._make_admin = make_admin
         self._settings = settings
@@ -167,7 +171,14 @@ class KafkaReader(SourceReader):
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Batch]:
         if self._failed:
             self._go_on()
-        deadline = time.monotonic() + timeout_s
+        now = time.monotonic()
+        deadline = now + timeout_s
+        if self._rate_limit is not None:
+            max_records = min(max_records, self._rate_limit.allowed(now))
+            if not max_records:
+                # What else the client has to say comes with the next record, or the end.
+                time.sleep(min(timeout_s, self._rate_limit.wait_s()))
+                return []
         is_reading = self._unfinished > 0
         while True:
             batches = self._poll(max_records, timeout_s)
@@ -188,6 +199,8 @@ class KafkaReader(SourceReader):
                     self._has_answers = True
                     if (batch := self._take(event)) is not None:
                         batches.append(batch)
+                        if self._rate_limit is not None:
+                            self._rate_limit.take(len(batch.values))
                 case EndOfPartition(partition, offset):
                     self._has_answers = True
                     progress = self._progress[partition]
@@ -322,6 +335,8 @@ class KafkaReader(SourceReader):
             self._unfinished -= 1
         else:
             self._consumer.assign({split.partition: progress.handed_out})
+            if progress.is_paused:
+                self._consumer.pause([split.partition])
 
     def _client_failed(self, failure: Failure) -> None:
         if failure.name == "GROUP_AUTHORIZATION_FAILED":
@@ -356,6 +371,24 @@ class KafkaReader(SourceReader):
             seen = self._consumer.end_seen(progress.split.partition)
             return seen is None or seen <= progress.end
         return True
+
+    def pause_or_resume_splits(self, splits_to_pause: Iterable[str], splits_to_resume: Iterable[str]) -> None:
+        paused, resumed = self._reading(splits_to_pause), self._reading(splits_to_resume)
+        try:
+            if paused:
+                self._consumer.pause([progress.split.partition for progress in paused])
+            if resumed:
+                self._consumer.resume([progress.split.partition for progress in resumed])
+        except ClientError as error:
+            raise error_of("partitions could not be paused", error.failure, self._settings.servers) from None
+        for progress in paused:
+            progress.is_paused = True
+        for progress in resumed:
+            progress.is_paused = False
+
+    def _reading(self, split_ids: Iterable[str]) -> list[_Progress]:
+        """Those that are not at their end: the client has let go of the others."""
+        return [self._by_id[split_id] for split_id in split_ids if self._by_id[split_id].is_assigned]
 
     def lag(self) -> int | None:
         assigned = [progress for progress in self._progress.values() if progress.is_assigned]

@@ -10,21 +10,30 @@ from typing import Any, cast
 
 from headrace.common.serialization import DeserializationSchema, Deserializer, decode_utf8, deserializer_of
 from headrace.connector import Boundedness, JsonValue, Source, SourceContext, SourceReader, Split, SplitEnumerator
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, UserCodeError
 from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import Admin, ClientError, KafkaTopicPartition, Settings
 from headrace.kafka.deserialization import KafkaRecordDeserializationSchema, ValueOnly
 from headrace.kafka.enumerator import (
+    Asked,
     EnumeratorSettings,
     KafkaSplitEnumerator,
+    KafkaSubscriber,
     Partitions,
     Subscription,
     TopicPattern,
     Topics,
 )
 from headrace.kafka.failures import error_of
-from headrace.kafka.offsets import Committed, Earliest, KafkaOffsetResetStrategy, KafkaOffsetsInitializer
+from headrace.kafka.offsets import (
+    Earliest,
+    KafkaOffsetResetStrategy,
+    KafkaOffsetsInitializer,
+    OffsetsInitializer,
+    check_stops,
+)
 from headrace.kafka.properties import CONSUMER_DEFAULTS, Role, masked, read_bool, read_int, translate
+from headrace.kafka.rate_limit import RateLimit
 from headrace.kafka.reader import KafkaReader, ReaderSettings
 from headrace.kafka.split import KafkaSplit
 
@@ -55,13 +64,15 @@ class KafkaSource(Source):
     come with no position to go on from are reported, never skipped in silence (`auto.offset.reset`).
     """
 
-    subscription: Subscription
+    subscription: Subscription | Asked
     properties: tuple[tuple[str, str], ...]
     starting: KafkaOffsetsInitializer
     stopping: KafkaOffsetsInitializer | None
     is_bounded: bool
     schema: DeserializationSchema | Deserializer | KafkaRecordDeserializationSchema
     keeps_unsubscribed: bool = True
+    rack_id_supplier: Callable[[], str | None] | None = None
+    records_per_second: float | None = None
 
     @staticmethod
     def builder() -> KafkaSourceBuilder:
@@ -99,7 +110,7 @@ class KafkaSource(Source):
                 return min(names)
             case Partitions(partitions):
                 return min(partitions).topic
-            case TopicPattern():
+            case TopicPattern() | Asked():
                 return None
 
     @property
@@ -118,7 +129,8 @@ class KafkaSource(Source):
             settings["fetch.wait.max.ms"] = "50"
         settings.setdefault("enable.auto.commit", "false")
         settings["auto.offset.reset"] = "error"
-        settings["client.id"] = f"{properties.get('client.id.prefix', settings['group.id'])}-{name}"
+        prefix = properties.get("client.id.prefix") or properties.get("group.id") or "KafkaSource"
+        settings["client.id"] = f"{prefix}-{name}"
         return settings
 
     def create_admin(self, name: str) -> Admin:
@@ -149,6 +161,8 @@ class KafkaSource(Source):
         properties = dict(self.properties)
         commits = context.commits_offsets and read_bool(properties, "commit.offsets.on.checkpoint", True)
         settings = self.client_settings(str(context.subtask))
+        if self.rack_id_supplier is not None and (rack := self._rack_id()):
+            settings = {**settings, "client.rack": rack}
         deserialize: Callable[[Any], Any] | None
         is_whole = isinstance(self.schema, KafkaRecordDeserializationSchema)
         if isinstance(self.schema, KafkaRecordDeserializationSchema):
@@ -180,7 +194,16 @@ class KafkaSource(Source):
                 whole_records=is_whole,
             ),
             self.end_of_stream,
+            None if self.records_per_second is None else RateLimit(self.records_per_second / context.parallelism),
         )
+
+    def _rack_id(self) -> str | None:
+        assert self.rack_id_supplier is not None
+        try:
+            return self.rack_id_supplier()
+        except Exception as error:
+            text = f"the function of `set_rack_id_supplier` failed with {type(error).__name__}: {error}"
+            raise UserCodeError(text) from error
 
     def encode_split(self, split: Any) -> Mapping[str, JsonValue]:
         return cast(KafkaSplit, split).encode()
@@ -199,13 +222,15 @@ class KafkaSourceBuilder:
     """Says what a `KafkaSource` reads. Every method but `build` returns the builder."""
 
     def __init__(self) -> None:
-        self._subscription: Subscription | None = None
+        self._subscription: Subscription | Asked | None = None
         self._subscribed_by = ""
         self._properties: dict[str, str] = {}
         self._starting = KafkaOffsetsInitializer.earliest()
         self._stopping: KafkaOffsetsInitializer | None = None
         self._is_bounded = False
         self._schema: DeserializationSchema | Deserializer | KafkaRecordDeserializationSchema | None = None
+        self._rack_id_supplier: Callable[[], str | None] | None = None
+        self._records_per_second: float | None = None
 
     def set_bootstrap_servers(self, bootstrap_servers: str) -> KafkaSourceBuilder:
         """The brokers to begin with, `host:port`, separated by commas."""
@@ -238,25 +263,40 @@ class KafkaSourceBuilder:
             raise ConfigError("`set_partitions` takes one or more partitions, got none")
         return self._subscribe("set_partitions", Partitions(tuple(sorted(partitions))))
 
-    def _subscribe(self, name: str, subscription: Subscription) -> KafkaSourceBuilder:
+    def _subscribe(self, name: str, subscription: Subscription | Asked) -> KafkaSourceBuilder:
         if self._subscription is not None:
             raise ConfigError(f"`{name}` cannot be used: `{self._subscribed_by}` already says what to read; call one")
         self._subscription, self._subscribed_by = subscription, name
         return self
 
-    def set_starting_offsets(self, starting_offsets_initializer: KafkaOffsetsInitializer) -> KafkaSourceBuilder:
-        """Where partitions start that the first look finds; by default the earliest record. Later ones start there."""
-        self._starting = starting_offsets_initializer
+    def set_kafka_subscriber(self, kafka_subscriber: KafkaSubscriber) -> KafkaSourceBuilder:
+        """*Extension*: read what this subscriber names, at the start and at each discovery."""
+        if not isinstance(kafka_subscriber, KafkaSubscriber):
+            raise ConfigError(f"`set_kafka_subscriber` takes a KafkaSubscriber, got {type(kafka_subscriber).__name__}")
+        return self._subscribe("set_kafka_subscriber", Asked(kafka_subscriber))
+
+    def set_starting_offsets(
+        self, starting_offsets_initializer: KafkaOffsetsInitializer | OffsetsInitializer
+    ) -> KafkaSourceBuilder:
+        """Where partitions start that the first look finds; by default the earliest record. Later ones start there.
+
+        *Extension*: also an `OffsetsInitializer` of your own, here and for stop offsets.
+        """
+        self._starting = KafkaOffsetsInitializer.of(starting_offsets_initializer)
         return self
 
-    def set_unbounded(self, stopping_offsets_initializer: KafkaOffsetsInitializer) -> KafkaSourceBuilder:
+    def set_unbounded(
+        self, stopping_offsets_initializer: KafkaOffsetsInitializer | OffsetsInitializer
+    ) -> KafkaSourceBuilder:
         """Stop each partition before this offset; the source still counts as unbounded, and finds new partitions."""
-        self._stopping, self._is_bounded = stopping_offsets_initializer, False
+        self._stopping, self._is_bounded = KafkaOffsetsInitializer.of(stopping_offsets_initializer), False
         return self
 
-    def set_bounded(self, stopping_offsets_initializer: KafkaOffsetsInitializer) -> KafkaSourceBuilder:
+    def set_bounded(
+        self, stopping_offsets_initializer: KafkaOffsetsInitializer | OffsetsInitializer
+    ) -> KafkaSourceBuilder:
         """Stop each partition before this offset; the source is bounded, and looks for partitions once."""
-        self._stopping, self._is_bounded = stopping_offsets_initializer, True
+        self._stopping, self._is_bounded = KafkaOffsetsInitializer.of(stopping_offsets_initializer), True
         return self
 
     def set_value_only_deserializer(
@@ -277,8 +317,28 @@ class KafkaSourceBuilder:
         return self
 
     def set_client_id_prefix(self, prefix: str) -> KafkaSourceBuilder:
-        """What the `client.id` of each client begins with."""
+        """What the `client.id` of each client begins with; by default the group, else `KafkaSource`.
+
+        A reader's is `<prefix>-<subtask>`, whatever `client.id` says.
+        """
         return self.set_property("client.id.prefix", prefix)
+
+    def set_rack_id_supplier(self, rack_id_supplier: Callable[[], str | None]) -> KafkaSourceBuilder:
+        """*Extension*: where a reader is, as `client.rack`; asked where it runs, once for each reader.
+
+        None or "" leave `client.rack` as it is. Brokers need a rack-aware `replica.selector.class` to make use of it.
+        """
+        if not callable(rack_id_supplier):
+            raise ConfigError(f"`set_rack_id_supplier` takes a function, got {type(rack_id_supplier).__name__}")
+        self._rack_id_supplier = rack_id_supplier
+        return self
+
+    def set_rate_limit(self, records_per_second: float) -> KafkaSourceBuilder:
+        """*Extension*: read at most this many records a second, over all subtasks; each has an equal share."""
+        if not records_per_second > 0:
+            raise ConfigError(f"`set_rate_limit` takes a number of records above 0, got {records_per_second!r}")
+        self._records_per_second = float(records_per_second)
+        return self
 
     def set_property(self, key: str, value: str) -> KafkaSourceBuilder:
         """A property of the Kafka consumer, under the Java client's or librdkafka's name, or of the connector."""
@@ -300,7 +360,8 @@ class KafkaSourceBuilder:
             raise ConfigError("a KafkaSource needs brokers: call `set_bootstrap_servers`")
         if self._subscription is None:
             raise ConfigError(
-                "a KafkaSource needs topics: call one of `set_topics`, `set_topic_pattern` and `set_partitions`"
+                "a KafkaSource needs topics: call one of `set_topics`, `set_topic_pattern`, `set_partitions` and "
+                "`set_kafka_subscriber`"
             )
         if self._schema is None:
             raise ConfigError(
@@ -315,6 +376,8 @@ class KafkaSourceBuilder:
             raise ConfigError(f"`auto.offset.reset` is {strategy!r}; it has to be earliest, latest or none")
         if self._stopping is not None and isinstance(self._stopping.place, Earliest):
             raise ConfigError("a source cannot stop at the earliest offset: it would read nothing")
+        if self._stopping is not None:
+            check_stops(self._stopping.given)
         read_int(properties, "partition.discovery.interval.ms", 0)
         read_int(properties, "default.api.timeout.ms", 0)
         for warning in translation.warnings:
@@ -326,6 +389,8 @@ class KafkaSourceBuilder:
             self._stopping,
             self._is_bounded,
             self._schema,
+            rack_id_supplier=self._rack_id_supplier,
+            records_per_second=self._records_per_second,
         )
 
     def _check_group(self, properties: Mapping[str, str]) -> None:
@@ -339,5 +404,5 @@ class KafkaSourceBuilder:
                     f"`{name}` is true, so offsets are committed, and there is no group: call `set_group_id`"
                 )
         for initializer, what in ((self._starting, "start"), (self._stopping, "stop")):
-            if initializer is not None and isinstance(initializer.place, Committed):
+            if initializer is not None and initializer.needs_group:
                 raise ConfigError(f"committed offsets to {what} at need a group: call `set_group_id`")

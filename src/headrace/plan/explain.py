@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import assert_never
 
+from headrace.common.watermark_strategy import WatermarkStrategy
 from headrace.connector import DeliveryGuarantee
 from headrace.plan.graph import (
     AssignTimestamps,
@@ -108,9 +109,9 @@ def _about(node: Node) -> str:
     match node.operator:
         case ReadSource(source, strategy):
             end = "ends by itself" if source.ends else "never ends"
-            return f"{type(source).__name__}, {end}; {_event_time(strategy.out_of_orderness_ms)}"
+            return f"{type(source).__name__}, {end}; {_event_time(strategy)}"
         case AssignTimestamps(strategy):
-            return _event_time(strategy.out_of_orderness_ms)
+            return _event_time(strategy)
         case WriteSink(sink):
             return f"{type(sink).__name__}, {sink.delivery_guarantee.name}"
         case _ if is_keyed(node):
@@ -121,14 +122,16 @@ def _about(node: Node) -> str:
             return "" if node.key_selector is None else "keyed"
 
 
-def _event_time(out_of_orderness_ms: int | None) -> str:
-    match out_of_orderness_ms:
+def _event_time(strategy: WatermarkStrategy) -> str:
+    if strategy.generator_supplier is not None:
+        return "watermarks of its own generator"
+    match strategy.out_of_orderness_ms:
         case None:
             return "no watermarks"
         case 0:
             return "watermarks, in order"
         case _:
-            return f"watermarks, at most {out_of_orderness_ms} ms out of order"
+            return f"watermarks, at most {strategy.out_of_orderness_ms} ms out of order"
 
 
 def _paths(plan: Plan) -> Iterator[str]:

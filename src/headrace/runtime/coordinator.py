@@ -57,6 +57,7 @@ from headrace.runtime.link import LaneFailed, Link, ask, tell
 from headrace.runtime.messages import (
     Acknowledged,
     AddSplits,
+    AlignWatermarks,
     CheckpointAborted,
     CheckpointComplete,
     Commit,
@@ -72,6 +73,7 @@ from headrace.runtime.messages import (
     Run,
     ToCoordinator,
     TriggerCheckpoint,
+    WatermarksReached,
 )
 from headrace.runtime.settings import Settings
 from headrace.runtime.start import Start, decode_markers
@@ -159,6 +161,7 @@ class Coordinator:
         self._added: Counter[int] = Counter()
         self._away: dict[int, _Away] = {}
         self._discovered: list[tuple[int, AddSplits]] = []
+        self._reached: dict[int, Mapping[str, int | None]] = {}
         self._stopping = False
         self._savepoint_request: Path | None = None
         self._ends_with_savepoint = False
@@ -218,6 +221,9 @@ class Coordinator:
             case InputEnded(additions):
                 if additions == self._added[lane]:
                     self._ended.add(lane)
+            case WatermarksReached(groups):
+                self._reached[lane] = groups
+                tell(self._link, AlignWatermarks({group: self._behind(group) for group in groups}))
             case Failed(error):
                 raise LaneFailed(lane, error)
             case Fenced() | MarkersRead() | Deployed():
@@ -400,6 +406,12 @@ class Coordinator:
             for told, message in self._discovered
             if told == lane and not message.splits.keys() <= operators[message.operator].splits.keys()
         ]
+
+    def _behind(self, group: str) -> int | None:
+        """How far the part of an alignment group that is furthest behind has come. A lane that is lost holds the others
+        where it was: it comes back behind that."""
+        reached = [groups[group] for groups in self._reached.values() if group in groups]
+        return min((watermark for watermark in reached if watermark is not None), default=None)
 
     @property
     def _has_ended(self) -> bool:

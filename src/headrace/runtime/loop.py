@@ -67,8 +67,9 @@ class Calls:
     `call` is the user's function (or a source's deserializer, a sink's serializer; None where there is none), `key` the
     key selector, `keyed` the operator's current-key holder, `table` a reduction's dict, `context` a process function's
     context. `generator` keeps the highest timestamp for `AssignTimestamps` (a source has one per split: here it only
-    says that the loop has to keep it), `extract` is a timestamp assigner. A deserializer that `gives_many` returns an
-    iterable, or None; a serializer that `takes_time` is given the element's timestamp too.
+    says that the loop has to keep it), and, with `is_shown`, is shown every element; `extract` is a timestamp assigner.
+    A deserializer that `gives_many` returns an iterable, or None; a serializer that `takes_time` is given the element's
+    timestamp too.
     """
 
     call: Callable[..., Any] | None = None
@@ -80,6 +81,7 @@ class Calls:
     generator: Any = None
     gives_many: bool = False
     takes_time: bool = False
+    is_shown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +211,11 @@ class _Writer:
             time = f"t{n}"
             self._put(depth, f"if type({time}) is not int:")
             self._put(depth + 1, f"{time} = {self._bind('as_timestamp', as_timestamp)}({time})  # {n}")
-        self._put(depth, f"if {time} > {generator}.max_timestamp:")
-        self._put(depth + 1, f"{generator}.max_timestamp = {time}")
+        if own.is_shown:
+            self._put(depth, f"{generator}.on_event({element}, {time})  # {n}")
+        else:
+            self._put(depth, f"if {time} > {generator}.max_timestamp:")
+            self._put(depth + 1, f"{generator}.max_timestamp = {time}")
         return time
 
     def _body(self, expression: str, write: Callable[[str, int], None], depth: int) -> None:

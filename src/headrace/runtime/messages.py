@@ -13,6 +13,7 @@ of them is answered by each.
 | `Commit(number, marker)`: a baseline's claim, or a checkpoint | `Committed(region, number)` for each region |
 | `Run` | `InputEnded` when every bounded source has been read to its end |
 | `AddSplits(operator, splits)`, to the lane that is to read them | – |
+| `AlignWatermarks(behind)` | `WatermarksReached(groups)`, every update interval of the lane's alignment groups |
 | `TriggerCheckpoint(id)` | `Acknowledged(number, regions)`, or `Declined(number, reason)` |
 | `CheckpointAborted(number)` | – |
 | `CheckpointComplete(number)` | – |
@@ -127,6 +128,21 @@ class AddSplits:
 
 
 @dataclass(frozen=True, slots=True)
+class WatermarksReached:
+    """Where the split furthest behind is, for each of the lane's alignment groups; None: all are idle, or over."""
+
+    groups: Mapping[str, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class AlignWatermarks:
+    """For each alignment group where it is furthest behind, in all lanes (None: nowhere): splits too far ahead of that
+    are to be paused."""
+
+    behind: Mapping[str, int | None]
+
+
+@dataclass(frozen=True, slots=True)
 class TriggerCheckpoint:
     """Take this snapshot of everything, and flush the writers; behind one that `is_final` nothing will be written."""
 
@@ -181,5 +197,17 @@ class Failed:
 
 
 ToStart = Fence | FenceRecorded | ReadMarkers | Deploy
-ToWorker = ToStart | Commit | Run | AddSplits | TriggerCheckpoint | CheckpointAborted | CheckpointComplete | Close
-ToCoordinator = Fenced | MarkersRead | Deployed | Committed | InputEnded | Acknowledged | Declined | Failed
+ToWorker = (
+    ToStart
+    | Commit
+    | Run
+    | AddSplits
+    | AlignWatermarks
+    | TriggerCheckpoint
+    | CheckpointAborted
+    | CheckpointComplete
+    | Close
+)
+ToCoordinator = (
+    Fenced | MarkersRead | Deployed | Committed | InputEnded | WatermarksReached | Acknowledged | Declined | Failed
+)

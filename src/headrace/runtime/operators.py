@@ -264,6 +264,12 @@ def timestamp_extractor(strategy: WatermarkStrategy, name: str) -> Callable[[Any
     return None if own is None else own.extract_timestamp
 
 
+def generator_supplier(strategy: WatermarkStrategy, name: str) -> Callable[[], Any] | None:
+    """A fresh copy of what makes the strategy's own watermark generators; None: it has none."""
+    what = f"the watermark generator of `{name}`"
+    return _copied(strategy.generator_supplier, what, "create that when it is called")  # type: ignore[no-any-return]
+
+
 def _copied(function: Any, what: str, cure: str) -> Any:
     """A copy of what the program gave, so that nothing but state survives a restart."""
     try:

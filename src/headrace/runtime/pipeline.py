@@ -13,11 +13,13 @@ from itertools import repeat
 from types import TracebackType
 from typing import Any, NoReturn
 
+from headrace.common.watermark_strategy import Alignment
 from headrace.connector import Batch, SinkWriter, SourceReader
 from headrace.errors import ConfigError, DataError, NotSupportedError, UserCodeError
 from headrace.plan.graph import Node, Plan, ReadSource, WriteSink
 from headrace.runtime.loop import DESERIALIZER, Loop
-from headrace.runtime.watermarks import NO_TIMESTAMP, Progress, WatermarkGenerator, combine
+from headrace.runtime.operators import generator_supplier
+from headrace.runtime.watermarks import NO_TIMESTAMP, Progress, Watermarks, combine, watermarks_of
 
 STEP_S = 0.05
 """Work between two looks at the mail."""
@@ -63,7 +65,10 @@ class Pipeline:
         self._takes_given_time = (
             self._strategy.out_of_orderness_ms is not None and self._strategy.timestamp_assigner is None
         )
-        self._generators: dict[str, WatermarkGenerator] = {}
+        self._generator_supplier = generator_supplier(self._strategy, node.name)
+        self._generators: dict[str, Watermarks] = {}
+        self._reached: dict[str, Progress] = {}
+        self._paused: set[str] = set()
         self._active: set[str] = set()
         self._pending: deque[Batch] = deque()
         self._start = 0
@@ -77,9 +82,7 @@ class Pipeline:
         """Read these splits too."""
         self.reader.add_splits(splits)
         for split in splits:
-            self._generators[split.split_id] = WatermarkGenerator(
-                self._strategy.out_of_orderness_ms, self._strategy.idle_timeout_ms
-            )
+            self._generators[split.split_id] = watermarks_of(self._strategy, self._generator_supplier, self.node.name)
 
     @property
     def is_finished(self) -> bool:
@@ -110,14 +113,34 @@ class Pipeline:
         A reader is finished with a split once its last records are handed out; while they wait here, it is not over.
         """
         waiting = {batch.origin.split_id for batch in self._pending}
-        splits = []
+        self._reached.clear()
         for split_id, generator in self._generators.items():
             if split_id in waiting or not self.reader.is_finished(split_id):
-                came = split_id in self._active
+                # One that is paused would have more to give.
+                came = split_id in self._active or split_id in self._paused
                 caught_up = not came and not self._pending and self.reader.is_caught_up(split_id)
-                splits.append(generator.progress(now_ms, records_came=came, is_caught_up=caught_up))
+                self._reached[split_id] = generator.progress(now_ms, records_came=came, is_caught_up=caught_up)
         self._active.clear()
-        return combine(splits)
+        return combine(self._reached.values())
+
+    @property
+    def alignment(self) -> Alignment | None:
+        """How far this source's splits may run ahead of others."""
+        return self._strategy.alignment
+
+    @property
+    def reached(self) -> Progress:
+        """What `progress` said last."""
+        return combine(self._reached.values())
+
+    def align(self, behind: int | None, max_drift_ms: int) -> None:
+        """Pause the splits that are too far ahead of where the group is `behind`, and resume the others."""
+        ahead = set()
+        if behind is not None:
+            limit = behind + max_drift_ms
+            ahead = {s for s, at in self._reached.items() if at.watermark is not None and at.watermark > limit}
+        self.reader.pause_or_resume_splits(ahead - self._paused, self._paused - ahead)
+        self._paused = ahead
 
     def _process(self, batch: Batch, deadline: float) -> bool:
         """Run the loop over the rest of a batch, until the deadline; True when all of it is done."""
@@ -158,7 +181,7 @@ class Pipeline:
         batch: Batch,
         part: Sequence[Any],
         times: Sequence[int] | None,
-        generator: WatermarkGenerator,
+        generator: Watermarks,
         written: dict[int, int],
         stop: int,
     ) -> None:

@@ -7,9 +7,13 @@ reached.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from operator import index
+from typing import Any, NamedTuple
+
+from headrace.common.watermark_strategy import WatermarkGenerator, WatermarkOutput, WatermarkStrategy
+from headrace.errors import ConfigError, UserCodeError
 
 MAX_WATERMARK = 2**63 - 1
 """Sent at the end of a bounded input: everything has come."""
@@ -45,7 +49,7 @@ def advance(before: Progress, now: Progress) -> Progress:
 
 
 @dataclass(slots=True)
-class WatermarkGenerator:
+class Watermarks:
     """Bounded out-of-orderness over one split, or one operator: highest timestamp − bound − 1.
 
     `max_timestamp` is written by the generated loop. Flink: `BoundedOutOfOrdernessWatermarks`.
@@ -69,3 +73,68 @@ class WatermarkGenerator:
         if self.out_of_orderness_ms is None or self.max_timestamp == NO_TIMESTAMP:
             return Progress(None, idle)
         return Progress(self.max_timestamp - self.out_of_orderness_ms - 1, idle)
+
+
+class _Emitted(WatermarkOutput):
+    """What a generator of the program's own has said."""
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+
+    def emit_watermark(self, watermark: int) -> None:
+        before, watermark = self.progress.watermark, index(watermark)
+        self.progress = Progress(watermark if before is None else max(before, watermark))
+
+    def mark_idle(self) -> None:
+        self.progress = Progress(self.progress.watermark, idle=True)
+
+    def mark_active(self) -> None:
+        self.progress = Progress(self.progress.watermark)
+
+
+class OwnWatermarks(Watermarks):
+    """Those of a generator of the program's own, over one split, or one operator. The loop shows it each element."""
+
+    __slots__ = ("_emitted", "_generator", "_name", "on_event")
+
+    def __init__(self, generator: WatermarkGenerator, name: str, idle_timeout_ms: int | None) -> None:
+        super().__init__(None, idle_timeout_ms)
+        self._generator = generator
+        self._name = name
+        self._emitted = emitted = _Emitted()
+        seen = generator.on_event
+
+        def on_event(event: Any, timestamp: int) -> None:
+            # It is also how an operator sees that something came.
+            self.max_timestamp = max(self.max_timestamp + 1, timestamp)
+            seen(event, timestamp, emitted)
+
+        self.on_event = on_event
+
+    def progress(self, now_ms: float, *, records_came: bool, is_caught_up: bool) -> Progress:
+        """Where the split stands, as the generator says; idle also when nothing came for the timeout."""
+        try:
+            self._generator.on_periodic_emit(self._emitted)
+        except Exception as error:
+            what = f"`{self._name}` failed with {type(error).__name__} in on_periodic_emit(): {error}"
+            raise UserCodeError(what, operator=self._name) from error
+        timed = Watermarks.progress(self, now_ms, records_came=records_came, is_caught_up=is_caught_up)
+        watermark, idle = self._emitted.progress
+        return Progress(watermark, idle or timed.idle)
+
+
+def watermarks_of(strategy: WatermarkStrategy, supplier: Callable[[], Any] | None, name: str) -> Watermarks:
+    """What makes the watermarks of one split, or one operator. `supplier` is the strategy's own, copied."""
+    if supplier is None:
+        return Watermarks(strategy.out_of_orderness_ms, strategy.idle_timeout_ms)
+    try:
+        generator = supplier()
+    except Exception as error:
+        what = f"the watermark generator of `{name}` could not be made: {type(error).__name__}: {error}"
+        raise UserCodeError(what, operator=name) from error
+    if not isinstance(generator, WatermarkGenerator):
+        raise ConfigError(
+            f"the supplier of `for_generator` at `{name}` has to make a WatermarkGenerator, and made a "
+            f"{type(generator).__name__}"
+        )
+    return OwnWatermarks(generator, name, strategy.idle_timeout_ms)

@@ -21,6 +21,7 @@ from headrace.checkpoint.manifest import FileRef, KeyedFile, OperatorSnapshot, R
 from headrace.checkpoint.marker import SnapshotId
 from headrace.checkpoint.redistribution import takes
 from headrace.checkpoint.storage import SnapshotFiles
+from headrace.common.watermark_strategy import Alignment
 from headrace.connector import (
     Boundedness,
     SinkWriter,
@@ -50,6 +51,7 @@ from headrace.runtime.loop import Calls, compile_loop
 from headrace.runtime.messages import (
     Acknowledged,
     AddSplits,
+    AlignWatermarks,
     CheckpointAborted,
     CheckpointComplete,
     Close,
@@ -69,11 +71,20 @@ from headrace.runtime.messages import (
     ToCoordinator,
     ToWorker,
     TriggerCheckpoint,
+    WatermarksReached,
 )
-from headrace.runtime.operators import OpenOperator, Place, timestamp_extractor
+from headrace.runtime.operators import OpenOperator, Place, generator_supplier, timestamp_extractor
 from headrace.runtime.pipeline import STEP_S, Pipeline
 from headrace.runtime.settings import Settings
-from headrace.runtime.watermarks import MAX_WATERMARK, Progress, WatermarkGenerator, advance, combine
+from headrace.runtime.watermarks import (
+    MAX_WATERMARK,
+    NO_TIMESTAMP,
+    Progress,
+    Watermarks,
+    advance,
+    combine,
+    watermarks_of,
+)
 
 log = logging.getLogger("headrace")
 
@@ -118,10 +129,12 @@ class Worker:
         self._pipelines: dict[int, Pipeline] = {}
         self._readers: dict[int, SourceReader] = {}
         self._writers: dict[int, SinkWriter] = {}
-        self._generators: dict[int, WatermarkGenerator] = {}
+        self._generators: dict[int, Watermarks] = {}
+        self._aligned: list[tuple[Alignment, Pipeline]] = []
         self._progress: dict[int, Progress] = {}
         self._positions: dict[tuple[int, int], list[Any]] = {}
         self._next_watermarks = 0.0
+        self._next_alignment = 0.0
         self._turn = 0
         self._is_running = False
         self._has_ended = False
@@ -186,6 +199,9 @@ class Worker:
                 self._is_running = True
             case AddSplits(operator_id, splits):
                 self._add_splits(operator_id, splits)
+            case AlignWatermarks(behind):
+                for alignment, pipeline in self._aligned:
+                    pipeline.align(behind.get(alignment.group), alignment.max_drift_ms)
             case TriggerCheckpoint(snapshot_id, is_final):
                 self._checkpoint(snapshot_id, is_final=is_final)
             case CheckpointAborted():
@@ -280,9 +296,15 @@ class Worker:
                     calls[n] = Calls(call=writer.serialize, takes_time=writer.serializes_timestamp)
                 elif isinstance(node.operator, ReadSource):
                     self._readers[n] = reader = node.operator.source.create_reader(self._source_context(node))
-                    extract = timestamp_extractor(node.operator.watermark_strategy, node.name)
+                    strategy = node.operator.watermark_strategy
+                    extract = timestamp_extractor(strategy, node.name)
+                    is_shown = strategy.generator_supplier is not None
                     calls[n] = Calls(
-                        call=reader.deserialize, gives_many=reader.gives_many, extract=extract, generator=extract
+                        call=reader.deserialize,
+                        gives_many=reader.gives_many,
+                        extract=extract,
+                        generator=extract or is_shown or None,
+                        is_shown=is_shown,
                     )
                 else:
                     calls[n] = self._open(node, operators.get(self._ids[n]))
@@ -291,6 +313,8 @@ class Worker:
             self._pipelines[n] = pipeline = Pipeline(plan, plan.node(n), reader, loop, self._writers, self._clock)
             if (snapshot := operators.get(self._ids[n])) is not None:
                 pipeline.add_splits(self._decode_splits(n, snapshot.splits.values()))
+            if (alignment := pipeline.alignment) is not None:
+                self._aligned.append((alignment, pipeline))
         self.outbox.append(Deployed())
 
     def _open(self, node: Node, snapshot: OperatorSnapshot | None) -> Calls:
@@ -304,8 +328,10 @@ class Worker:
                     operator.restore(snapshot.keyed, self._files.files.read_state)
                 return operator.open()
             case AssignTimestamps(strategy):
-                self._generators[n] = WatermarkGenerator(strategy.out_of_orderness_ms, strategy.idle_timeout_ms)
-                return Calls(extract=timestamp_extractor(strategy, node.name), generator=self._generators[n])
+                supplier = generator_supplier(strategy, node.name)
+                self._generators[n] = generator = watermarks_of(strategy, supplier, node.name)
+                extract = timestamp_extractor(strategy, node.name)
+                return Calls(extract=extract, generator=generator, is_shown=supplier is not None)
             case Union():
                 return Calls()
             case ReadSource() | WriteSink():
@@ -343,6 +369,8 @@ class Worker:
         if self._settings.watermark_interval_ms and now >= self._next_watermarks:
             self._next_watermarks = now + self._settings.watermark_interval_ms / 1000
             self._advance_watermarks(now * 1000)
+        if self._aligned and now >= self._next_alignment:
+            self._report_alignment(now)
         if all(pipeline.is_finished for pipeline in self._pipelines.values()):
             self._end_input()
 
@@ -371,8 +399,23 @@ class Worker:
             if node.id in self._operators:
                 self._operators[node.id].time.progress = self._progress[node.id]
 
+    def _report_alignment(self, now: float) -> None:
+        """Say how far each alignment group has come here."""
+        inputs: dict[str, list[Progress]] = {}
+        for alignment, pipeline in self._aligned:
+            inputs.setdefault(alignment.group, []).append(pipeline.reached)
+        self._next_alignment = now + min(alignment.update_interval_ms for alignment, _ in self._aligned) / 1000
+        groups: dict[str, int | None] = {}
+        for group, reached in inputs.items():
+            at = combine(reached)
+            # A split without a watermark is as far behind as can be, as in Flink.
+            groups[group] = None if at.idle else NO_TIMESTAMP if at.watermark is None else at.watermark
+        self.outbox.append(WatermarksReached(groups))
+
     def _end_input(self) -> None:
         self._has_ended = True
+        if self._aligned:
+            self.outbox.append(WatermarksReached({alignment.group: None for alignment, _ in self._aligned}))
         self._advance_watermarks(self._clock() * 1000)
         self.outbox.append(InputEnded(self._additions))
 

@@ -6,13 +6,18 @@ from typing import Any
 import pytest
 
 from headrace.common import Duration, WatermarkStrategy
-from headrace.common.watermark_strategy import TimestampAssigner
-from headrace.errors import NotSupportedError
+from headrace.common.watermark_strategy import Alignment, TimestampAssigner, WatermarkGenerator, WatermarkOutput
 
 
 class First(TimestampAssigner):
     def extract_timestamp(self, value: Any, record_timestamp: int) -> int:
         return int(value[0])
+
+
+class Silent(WatermarkGenerator):
+    def on_event(self, event: Any, event_timestamp: int, output: WatermarkOutput) -> None: ...
+
+    def on_periodic_emit(self, output: WatermarkOutput) -> None: ...
 
 
 def test_three_kinds_of_strategy_differ_in_out_of_orderness() -> None:
@@ -56,6 +61,25 @@ def test_lengths_of_time_that_make_no_sense_are_refused() -> None:
         WatermarkStrategy.no_watermarks().with_idleness(Duration.of_millis(0))
 
 
-def test_alignment_is_refused_by_name() -> None:
-    with pytest.raises(NotSupportedError, match=r"WatermarkStrategy\.with_watermark_alignment"):
-        WatermarkStrategy.no_watermarks().with_watermark_alignment("group", Duration.of_seconds(1))
+def test_an_alignment_names_its_group_and_is_updated_every_second_if_nothing_else_is_said() -> None:
+    strategy = WatermarkStrategy.for_monotonous_timestamps()
+    assert strategy.alignment is None
+    aligned = strategy.with_watermark_alignment("group", Duration.of_seconds(5))
+    assert aligned.alignment == Alignment("group", max_drift_ms=5000, update_interval_ms=1000)
+    often = strategy.with_watermark_alignment("group", Duration.of_seconds(5), Duration.of_millis(7))
+    assert often.alignment == Alignment("group", max_drift_ms=5000, update_interval_ms=7)
+    with pytest.raises(ValueError, match="a name, is ''"):
+        strategy.with_watermark_alignment("", Duration.of_seconds(5))
+    with pytest.raises(ValueError, match="-1 ms"):
+        strategy.with_watermark_alignment("group", Duration.of_millis(-1))
+    with pytest.raises(ValueError, match="update_interval must be positive"):
+        strategy.with_watermark_alignment("group", Duration.of_millis(1), Duration.of_millis(0))
+
+
+def test_a_generator_of_ones_own_is_asked_for_by_what_makes_it() -> None:
+    strategy = WatermarkStrategy.for_generator(Silent)
+    assert strategy.generator_supplier is Silent
+    assert strategy.makes_watermarks
+    assert not WatermarkStrategy.no_watermarks().makes_watermarks
+    with pytest.raises(TypeError, match="is Silent"):
+        WatermarkStrategy.for_generator(Silent())  # type: ignore[arg-type]

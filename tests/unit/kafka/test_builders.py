@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import pytest
 
 from headrace.common.serialization import SimpleStringSchema
-from headrace.connector import Boundedness
-from headrace.errors import ConfigError, DataError
+from headrace.connector import Boundedness, SourceContext
+from headrace.errors import ConfigError, DataError, UserCodeError
 from headrace.kafka import (
     DeliveryGuarantee,
     FlinkFixedPartitioner,
@@ -25,8 +25,10 @@ from headrace.kafka import (
     KafkaSinkContext,
     KafkaSource,
     KafkaSourceBuilder,
+    KafkaSubscriber,
     KafkaTopicPartition,
 )
+from headrace.kafka.client.protocol import Admin
 from headrace.kafka.serialization import BuiltSchema
 
 
@@ -42,6 +44,15 @@ def source() -> KafkaSourceBuilder:
 def serializer() -> KafkaRecordSerializationSchema:
     builder = KafkaRecordSerializationSchema.builder().set_topic("t")
     return builder.set_value_serialization_schema(SimpleStringSchema()).build()
+
+
+class Nobody(KafkaSubscriber):
+    def get_subscribed_topic_partitions(self, admin_client: Admin) -> Set[KafkaTopicPartition]:
+        return set()
+
+
+def offsets_of(offset: int) -> KafkaOffsetsInitializer:
+    return KafkaOffsetsInitializer.offsets({KafkaTopicPartition("t", 0): offset})
 
 
 def sink() -> KafkaSinkBuilder:
@@ -73,6 +84,14 @@ def sink() -> KafkaSinkBuilder:
         (lambda: source().set_bounded(KafkaOffsetsInitializer.committed_offsets()).build(), "set_group_id"),
         (lambda: source().set_bounded(KafkaOffsetsInitializer.earliest()).build(), "would read nothing"),
         (lambda: source().set_group_id("").build(), "`group.id` is empty"),
+        (lambda: source().set_kafka_subscriber(Nobody()), "`set_topics` already says"),
+        (lambda: KafkaSource.builder().set_kafka_subscriber("t"), "takes a KafkaSubscriber, got str"),  # type: ignore[arg-type]
+        (lambda: source().set_starting_offsets(5), "an `OffsetsInitializer` of your own, not as a int"),  # type: ignore[arg-type]
+        (lambda: source().set_starting_offsets(offsets_of(-3)).build(), "set_group_id"),
+        (lambda: source().set_bounded(offsets_of(-2)).build(), r"t-0 cannot stop at its earliest offset \(-2\)"),
+        (lambda: source().set_rack_id_supplier("rack"), "takes a function, got str"),  # type: ignore[arg-type]
+        (lambda: source().set_rate_limit(0), "above 0, got 0"),
+        (lambda: source().set_rate_limit(float("nan")), "above 0, got nan"),
         (lambda: source().set_property("auto.offset.reset", "beginning").build(), "earliest, latest or none"),
         (lambda: source().set_property("partition.discovery.interval.ms", "soon").build(), "whole number"),
         (lambda: source().set_property("fetch.min.byte", "1").build(), "did you mean `fetch.min.bytes`"),
@@ -258,3 +277,47 @@ def test_one_function_makes_what_the_writer_takes(key: object, value: object, ma
 class _Bytes(SimpleStringSchema):
     def serializer(self) -> None:  # type: ignore[override]
         return None
+
+
+def test_the_rack_is_asked_for_where_a_reader_is_made_and_goes_before_the_property(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    racks: list[str | None] = []
+
+    class Recording:
+        """A client that makes no consumer."""
+
+        def consumer(self, settings: Mapping[str, str], **_: Any) -> None:
+            racks.append(settings.get("client.rack"))
+
+    made = source().set_property("client.rack", "property")
+    where = SourceContext("job", "source", 0, 1, commits_offsets=False)
+    monkeypatch.setattr("headrace.kafka.source.default_client", Recording)
+    for supplier in (lambda: "here", lambda: None, lambda: ""):
+        made.set_rack_id_supplier(supplier).build().create_reader(where)
+    assert racks == ["here", "property", "property"]
+    with pytest.raises(UserCodeError, match="`set_rack_id_supplier` failed with KeyError: 'RACK'"):
+        made.set_rack_id_supplier(lambda: {}["RACK"]).build().create_reader(where)
+
+
+def test_each_subtask_has_its_share_of_the_rate() -> None:
+    built = source().set_rate_limit(100).build()
+    rates = []
+    for parallelism in (1, 4):
+        reader = built.create_reader(SourceContext("job", "source", 0, parallelism, commits_offsets=False))
+        rates.append(reader._rate_limit.per_second)  # type: ignore[attr-defined]
+        reader.close()
+    assert rates == [100.0, 25.0]
+
+
+def test_discovery_is_every_five_minutes_unless_there_is_nothing_to_find() -> None:
+    def interval_ms(builder: KafkaSourceBuilder) -> int | None:
+        enumerator = builder.build().create_enumerator(SourceContext("job", "source", 0, 1, commits_offsets=False))
+        enumerator.close()
+        return enumerator.discovery_interval_ms
+
+    assert interval_ms(source()) == 300_000
+    for given, kept in (("7", 7), ("0", None), ("-1", None)):
+        assert interval_ms(source().set_property("partition.discovery.interval.ms", given)) == kept
+    bounded = source().set_property("partition.discovery.interval.ms", "7")
+    assert interval_ms(bounded.set_bounded(KafkaOffsetsInitializer.latest())) is None

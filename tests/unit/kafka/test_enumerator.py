@@ -143,3 +143,9 @@ def test_restored_partitions_that_are_not_subscribed_to_are_dropped_only_where_t
     del cluster.topics["b"]
     assert dropping.start([a, b]) == [a]
     assert "no longer subscribes to b-0: they come from the checkpoint, are dropped" in caplog.text
+
+
+def test_a_pattern_has_to_match_the_whole_name_and_never_finds_kafkas_own_topics() -> None:
+    cluster = Cluster(**{"rss": "id", "rss.events": "id", "old.rss": "id", "__rss": "id"})
+    assert topics_of(enumerator_of(cluster, TopicPattern("rss")).start(None)) == ["rss"]
+    assert topics_of(enumerator_of(cluster, TopicPattern(".*rss")).start(None)) == ["rss", "old.rss"]

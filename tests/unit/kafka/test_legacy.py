@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import headrace.datastream.connectors as connectors
+from headrace import kafka
 from headrace.common import Types, WatermarkStrategy
 from headrace.common.serialization import ByteArraySchema, DeserializationSchema, SimpleStringSchema
 from headrace.connector import SourceContext
@@ -430,7 +431,7 @@ def told(call: Callable[[], object]) -> str:
 def evaluated(text: str, name: str, **names: Any) -> Any:
     """What the new spelling in a warning is, when a program does it."""
     code = text.partition("\n\n")[2].partition("\n\n")[0]
-    scope: dict[str, Any] = {**globals(), **names}
+    scope: dict[str, Any] = {**vars(kafka), **globals(), **names}
     exec(code, scope)
     return scope[name]
 

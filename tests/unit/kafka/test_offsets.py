@@ -120,7 +120,7 @@ def test_reset_always_lands_in_the_log_and_tells_of_every_gap(
 
 
 def test_impossible_offsets_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"-1 of t-0 is negative"):
-        KafkaOffsetsInitializer.offsets({P0: -1})
+    with pytest.raises(ConfigError, match=r"-4 of t-0 is negative"):
+        KafkaOffsetsInitializer.offsets({P0: -4})
     with pytest.raises(ConfigError, match=r"timestamp -5 is negative"):
         KafkaOffsetsInitializer.timestamp(-5)

@@ -21,6 +21,7 @@ from headrace.kafka.client.protocol import (
     TopicDescription,
 )
 from headrace.kafka.offsets import KafkaOffsetResetStrategy
+from headrace.kafka.rate_limit import RateLimit
 from headrace.kafka.reader import KafkaReader, ReaderSettings
 from headrace.kafka.split import KafkaSplit
 
@@ -107,6 +108,7 @@ class Log:
         self.end = end
         self.topic_id = "old"
         self.at = 0
+        self.is_paused = False
         self._failures: list[Event] = []
 
     def create_again(self, end: int) -> None:
@@ -117,7 +119,10 @@ class Log:
         self.at = positions[PARTITION]
 
     def unassign(self, partitions: Iterable[KafkaTopicPartition]) -> None:
-        pass
+        self.is_paused = False
+
+    def pause(self, partitions: Iterable[KafkaTopicPartition]) -> None:
+        self.is_paused = True
 
     def consume(self, max_records: int, timeout_s: float) -> list[Event]:
         if self._failures:
@@ -192,3 +197,31 @@ def test_an_unread_start_that_was_reset_is_one_only_if_it_is_at_the_start_of_the
     (resumed,) = reader.snapshot()
     assert isinstance(resumed, KafkaSplit)
     assert (resumed.position, resumed.is_start) == (0 if is_start else 400, is_start)
+
+
+def test_a_paused_partition_stays_so_when_its_position_is_reset() -> None:
+    log = Log(end=600)
+    reader = reader_of_log(log, KafkaSplit(PARTITION, 500, topic_id="old"), KafkaOffsetResetStrategy.EARLIEST)
+    reader.pause_or_resume_splits([str(PARTITION)], [])
+    log.create_again(end=400)
+    reader.poll(500, 0)
+    assert log.is_paused
+    reader.poll(0, 0)
+    assert log.is_paused
+
+
+def test_with_a_rate_limit_a_reader_asks_for_as_many_records_as_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slept = [100.0], []
+    monkeypatch.setattr("headrace.kafka.reader.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("headrace.kafka.reader.time.sleep", slept.append)
+    log = Log(end=600)
+    settings = ReaderSettings(KafkaOffsetResetStrategy.NONE, None, True, "host:1")
+    reader = KafkaReader(log, lambda: log, None, settings, rate_limit=RateLimit(per_second=8))
+    reader.add_splits([KafkaSplit(PARTITION, 0)])
+    counts = []
+    for later_s in (0.0, 0.5, 0.0, 0.0625, 0.0625, 60.0):
+        now[0] += later_s
+        counts.append(sum(len(batch.values) for batch in reader.poll(500, 1.0)))
+    # A second's worth at once, at most.
+    assert counts == [0, 4, 0, 0, 1, 8]
+    assert slept == [0.125, 0.125, 0.0625]

@@ -19,7 +19,16 @@ from headrace.plan.graph import Plan, Process
 from headrace.runtime.collecting import Collecting
 from headrace.runtime.coordinator import CheckpointFailed, Coordinator
 from headrace.runtime.link import LaneFailed, LocalLink
-from headrace.runtime.messages import Committed, Deployed, Failed, ToCoordinator, ToWorker, TriggerCheckpoint
+from headrace.runtime.messages import (
+    AlignWatermarks,
+    Committed,
+    Deployed,
+    Failed,
+    ToCoordinator,
+    ToWorker,
+    TriggerCheckpoint,
+    WatermarksReached,
+)
 from headrace.runtime.settings import read_settings
 from headrace.runtime.worker import Worker
 
@@ -275,3 +284,30 @@ def test_new_splits_are_read_and_a_failed_look_is_tried_again(tmp_path: Path, ca
     harness.worker.step(0)
     assert sorted(split.split_id for split in harness.worker._pipelines[0].reader.snapshot()) == ["a", "new-2"]
     harness.coordinator.close()
+
+
+def test_every_lane_is_told_which_of_them_is_furthest_behind(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness.start()
+    sent: list[tuple[ToWorker, int]] = []
+    monkeypatch.setattr(harness.link, "lanes", 2)
+    monkeypatch.setattr(harness.link, "send", lambda message, lane: sent.append((message, lane)))
+    monkeypatch.setattr(harness.link, "let_go", lambda lane: None)
+
+    def told_after(lane: int, **groups: int | None) -> dict[str, int | None]:
+        sent.clear()
+        harness.coordinator.handle(lane, WatermarksReached(groups))
+        (first, _), (second, _) = sent
+        assert [lane for _, lane in sent] == [0, 1]
+        assert isinstance(first, AlignWatermarks)
+        assert first == second
+        return dict(first.behind)
+
+    assert told_after(0, a=50) == {"a": 50}
+    assert told_after(1, a=20, b=7) == {"a": 20, "b": 7}
+    assert told_after(0, a=60) == {"a": 20}
+    # Idle, or at its end, it holds nobody back.
+    assert told_after(1, a=None, b=None) == {"a": 60, "b": None}
+    # A lane that is lost does until it is back.
+    told_after(1, a=70, b=7)
+    harness.coordinator.lose(1, delay_s=10)
+    assert told_after(0, a=80) == {"a": 70}

@@ -25,7 +25,7 @@ from headrace.plan.graph import (
     WriteSink,
 )
 from headrace.runtime.loop import DESERIALIZER, Calls, Loop, compile_loop
-from headrace.runtime.watermarks import NO_TIMESTAMP, WatermarkGenerator
+from headrace.runtime.watermarks import NO_TIMESTAMP, Watermarks
 
 STRATEGY = WatermarkStrategy.for_monotonous_timestamps()
 FUNCTIONS: dict[type, list[Callable[..., Any]]] = {
@@ -81,7 +81,7 @@ def calls_of(plan: Plan) -> dict[int, Calls]:
             case WriteSink() if node.name == TIMED:
                 calls[node.id] = Calls(call=with_own_time, takes_time=True)
             case AssignTimestamps():
-                calls[node.id] = Calls(extract=lambda x, t: t + abs(x) % 5, generator=WatermarkGenerator(0))
+                calls[node.id] = Calls(extract=lambda x, t: t + abs(x) % 5, generator=Watermarks(0))
             case _:
                 calls[node.id] = Calls()
     return calls
@@ -89,7 +89,7 @@ def calls_of(plan: Plan) -> dict[int, Calls]:
 
 def run_loop(loop: Loop, records: list[int], times: list[int]) -> dict[int, list[tuple[int, int]]]:
     outputs: dict[int, tuple[list[int], list[int]]] = {n: ([], []) for n in loop.sinks}
-    steps = loop.run(iter(records), times, WatermarkGenerator(0), outputs)
+    steps = loop.run(iter(records), times, Watermarks(0), outputs)
     if loop.is_generator:
         list(steps)
     result = {}
@@ -216,7 +216,7 @@ def test_a_flat_map_that_gives_much_is_interrupted_to_write_its_output() -> None
     loop = compile_loop(plan, 0, calls_of(plan))
     outputs: dict[int, tuple[list[int], list[int]]] = {2: ([], [])}
     longest = total = 0
-    for _ in loop.run(iter([12_000]), [0], WatermarkGenerator(0), outputs):
+    for _ in loop.run(iter([12_000]), [0], Watermarks(0), outputs):
         longest = max(longest, len(outputs[2][0]))
         total += len(outputs[2][0])
         outputs[2][0].clear()

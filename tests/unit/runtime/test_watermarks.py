@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.runtime.watermarks import Progress, WatermarkGenerator, advance, combine
+from headrace.runtime.watermarks import Progress, Watermarks, advance, combine
 
 progresses = st.builds(Progress, st.none() | st.integers(-5, 5), st.booleans())
 
@@ -33,17 +33,17 @@ def test_an_input_without_watermark_holds_all_back() -> None:
 
 
 def test_a_watermark_is_one_below_the_highest_timestamp_less_the_bound() -> None:
-    generator = WatermarkGenerator(out_of_orderness_ms=100, max_timestamp=1_000)
+    generator = Watermarks(out_of_orderness_ms=100, max_timestamp=1_000)
     assert generator.progress(0, records_came=True, is_caught_up=False) == Progress(899)
 
 
 def test_no_strategy_gives_no_watermark() -> None:
-    generator = WatermarkGenerator(None, max_timestamp=1_000)
+    generator = Watermarks(None, max_timestamp=1_000)
     assert generator.progress(0, records_came=True, is_caught_up=False) == Progress(None)
 
 
 def test_a_split_is_idle_only_when_nothing_came_and_nothing_is_left_in_it() -> None:
-    generator = WatermarkGenerator(0, idle_timeout_ms=50)
+    generator = Watermarks(0, idle_timeout_ms=50)
     assert not generator.progress(10, records_came=True, is_caught_up=True).idle
     assert not generator.progress(59, records_came=False, is_caught_up=True).idle
     assert generator.progress(60, records_came=False, is_caught_up=True).idle

@@ -17,8 +17,11 @@ from headrace.kafka import (
     KafkaSinkContext,
     KafkaSource,
     KafkaSourceBuilder,
+    KafkaSubscriber,
     KafkaTopicPartition,
     KafkaTopicSelector,
+    OffsetsInitializer,
+    PartitionOffsetsRetriever,
     TimestampType,
 )
 from headrace.kafka.legacy import FlinkKafkaConsumer, FlinkKafkaProducer, Semantic
@@ -42,8 +45,11 @@ __all__ = [
     "KafkaSinkContext",
     "KafkaSource",
     "KafkaSourceBuilder",
+    "KafkaSubscriber",
     "KafkaTopicPartition",
     "KafkaTopicSelector",
+    "OffsetsInitializer",
+    "PartitionOffsetsRetriever",
     "Semantic",
     "TimestampType",
 ]
