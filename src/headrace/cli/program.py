@@ -54,9 +54,21 @@ def run_program(
     except KeyboardInterrupt:
         click.echo("headrace: ended by Ctrl-C; no job was running", err=True)
         sys.exit(INTERRUPTED)
-    except Exception as error:  # noqa: BLE001 - whatever the program raises is shown
+    except Exception as raised:  # noqa: BLE001 - whatever the program raises is shown
+        error = raised
+        if _is_refusal(raised):
+            error = ConfigError(str(raised)).with_traceback(raised.__traceback__)
         click.echo(describe(error, str(path)), err=True)
+        if isinstance(error, ModuleNotFoundError) and error.name == "pyflink":
+            click.echo("error: a PyFlink program runs here once `pyflink` in its imports is `headrace`", err=True)
         sys.exit(WRONG_SETTINGS if isinstance(error, ConfigError) else FAILED)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether this is a TypeError or ValueError that Headrace raises for what the program gives it, as PyFlink does."""
+    frames = traceback.extract_tb(error.__traceback__)
+    is_raised = bool(frames) and (frames[-1].line or "").startswith("raise ")
+    return isinstance(error, TypeError | ValueError) and is_raised and frames[-1].filename.startswith(_OWN_CODE)
 
 
 def describe(error: Exception, program: str) -> str:

@@ -61,6 +61,7 @@ class KeepingEngine:
         except BaseException as error:
             if not isinstance(error, SystemExit) or error.code:
                 for job in list(self.running):
+                    log.info("the program has failed; its job `%s` stops with a last checkpoint", job.name)
                     job.stop()
             for failure in self._wait_for_jobs():
                 log.error("a job of the program failed as well: %s", failure)
@@ -70,9 +71,9 @@ class KeepingEngine:
 
     def _wait_for_jobs(self) -> list[BaseException]:
         for job in self._started:
-            if not job.has_ended:
+            if not job.has_ended and not job.is_stopping:
                 log.info("the program has come to its end; its job `%s` goes on", job.name)
-                job.wait()
+            job.wait()
         return [failure for job in self._started if (failure := job.take_unheard_failure()) is not None]
 
     def _watched(self, job: Job) -> AbstractContextManager[None]:
@@ -147,7 +148,7 @@ def run(
     Options come before JOB.py; everything behind it is the program's own. A job resumes from its newest checkpoint in
     the state folder; on a terminal the last line says how it does. Ctrl-C or SIGTERM stops every job that is running
     with a last checkpoint, and the program goes on; a second one ends it at once. Jobs that the program has started
-    with `execute_async` and left running are waited for.
+    with `execute_async` and left running are waited for; if it fails, they are stopped first.
 
     \b
     Exit status:

@@ -57,6 +57,7 @@ class DeserializationSchema(ABC):
 
 def serializer_of(schema: SerializationSchema | Serializer) -> Serializer | None:
     """The function to call for each element; None: elements are bytes already. TypeError for anything else."""
+    _check_instance(schema)
     if isinstance(schema, SerializationSchema):
         return schema.serializer()
     if callable(schema) and not isinstance(schema, DeserializationSchema):
@@ -66,11 +67,17 @@ def serializer_of(schema: SerializationSchema | Serializer) -> Serializer | None
 
 def deserializer_of(schema: DeserializationSchema | Deserializer) -> Deserializer | None:
     """The function to call for each record's bytes; None: hand over the bytes. TypeError for anything else."""
+    _check_instance(schema)
     if isinstance(schema, DeserializationSchema):
         return schema.deserializer()
     if callable(schema) and not isinstance(schema, SerializationSchema):
         return schema
     raise TypeError(f"a DeserializationSchema or a callable function is needed, got {type(schema).__name__}")
+
+
+def _check_instance(schema: object) -> None:
+    if isinstance(schema, type) and issubclass(schema, SerializationSchema | DeserializationSchema):
+        raise ConfigError(f"the class {schema.__name__} is given; give one of its instances: `{schema.__name__}()`")
 
 
 class SimpleStringSchema(SerializationSchema, DeserializationSchema):

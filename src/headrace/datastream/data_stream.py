@@ -17,7 +17,7 @@ from headrace.common.refusal import not_supported, refuse_names, refuses
 from headrace.connector import Sink
 from headrace.connector.builtin import Collected, CollectSink, PrintSink
 from headrace.connector.legacy import SinkFunction
-from headrace.datastream.job import Place
+from headrace.datastream.job import Place, checked_name
 from headrace.errors import ConfigError
 from headrace.functions import (
     FilterFunction,
@@ -92,12 +92,12 @@ class DataStream:
 
     def name(self, name: str) -> Self:
         """Name the operator, for people."""
-        self._environment.job.change(self._place, name=name)
+        self._environment.job.change(self._place, name=checked_name("name", name))
         return self
 
     def uid(self, uid: str) -> Self:
         """Name the operator, for its state: an edited program finds the state again by it."""
-        self._environment.job.change(self._place, uid=uid)
+        self._environment.job.change(self._place, uid=checked_name("uid", uid))
         return self
 
     def set_parallelism(self, parallelism: int) -> Self:
@@ -170,6 +170,9 @@ class DataStream:
         """The same elements, by key: those of one key go through one subtask, in order, and share state."""
         if not isinstance(key_selector, KeySelector) and not callable(key_selector):
             raise TypeError("Parameter key_selector should be type of KeySelector or a callable function.")
+        if isinstance(key_selector, type) and issubclass(key_selector, KeySelector):
+            kind = key_selector.__name__
+            raise ConfigError(f"the class {kind} is given; give one of its instances: `{kind}()`")
         return KeyedStream(self, key_selector, key_type)
 
     def union(self, *streams: DataStream) -> DataStream:
@@ -351,12 +354,12 @@ class DataStreamSink:
 
     def name(self, name: str) -> DataStreamSink:
         """Name the sink, for people."""
-        self._environment.job.change(self._place, name=name)
+        self._environment.job.change(self._place, name=checked_name("name", name))
         return self
 
     def uid(self, uid: str) -> DataStreamSink:
         """Name the sink, for its part in a checkpoint: an edited program finds it again by this."""
-        self._environment.job.change(self._place, uid=uid)
+        self._environment.job.change(self._place, uid=checked_name("uid", uid))
         return self
 
     def set_parallelism(self, parallelism: int) -> DataStreamSink:
@@ -452,6 +455,8 @@ def _identity(value: Any) -> Any:
 def _check_function(func: Any, function_type: type[Any]) -> None:
     if not isinstance(func, function_type) and not callable(func):
         raise TypeError(f"The input must be a {function_type.__name__} or a callable function")
+    if isinstance(func, type) and issubclass(func, function_type):
+        raise ConfigError(f"the class {func.__name__} is given; give one of its instances: `{func.__name__}()`")
 
 
 def _checked_parallelism(parallelism: int) -> int:

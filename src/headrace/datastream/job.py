@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from headrace.common import Configuration, JobClient, JobExecutionResult, options
 from headrace.common.settings import Settings
+from headrace.errors import ConfigError
 from headrace.plan.graph import Node, Operator, Plan, PlanBuilder
 
 logger = logging.getLogger(__name__)
@@ -114,11 +115,20 @@ class JobDescription:
         return bool(job_name or self.settings.read(options.JOB_NAME))
 
     def _job_name(self, job_name: str | None) -> str:
+        if job_name is not None and not isinstance(job_name, str):
+            raise ConfigError(f"a job's name is a text, got {job_name!r}")
         name = job_name or self.settings.read(options.JOB_NAME)
         if name:
             return name
         before = _unnamed_jobs.get()
         return program_name() if before == 0 else f"{program_name()}-{before + 1}"
+
+
+def checked_name(what: str, name: object) -> str:
+    """A name that a program gives. Raises `ConfigError` for what is none."""
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"`{what}` takes a name, got {name!r}")
+    return name
 
 
 def program_name() -> str:

@@ -28,7 +28,7 @@ from headrace.datastream.checkpoint_config import CheckpointConfig
 from headrace.datastream.checkpointing_mode import CheckpointingMode
 from headrace.datastream.data_stream import DataStream
 from headrace.datastream.execution_mode import RuntimeExecutionMode
-from headrace.datastream.job import JobDescription, engine
+from headrace.datastream.job import JobDescription, checked_name, engine
 from headrace.plan.graph import Node, Plan, ReadSource, WriteSink
 
 _UNNAMED = "Flink Streaming Job"
@@ -193,7 +193,7 @@ class StreamExecutionEnvironment:
             raise TypeError(f"a Source is required, got {type(source).__name__}; build it first if it is a builder")
         if not isinstance(watermark_strategy, WatermarkStrategy):
             raise TypeError(f"a WatermarkStrategy is required, got {type(watermark_strategy).__name__}")
-        place = self.job.add(ReadSource(source, watermark_strategy), source_name)
+        place = self.job.add(ReadSource(source, watermark_strategy), checked_name("source_name", source_name))
         return DataStream(self, place, type_info or Types.PICKLED_BYTE_ARRAY())
 
     def add_source(

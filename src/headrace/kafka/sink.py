@@ -26,6 +26,7 @@ from headrace.kafka.serialization import (
     BuiltSchema,
     KafkaProducerRecord,
     KafkaRecordSerializationSchema,
+    KafkaRecordSerializationSchemaBuilder,
     KafkaSinkContext,
 )
 from headrace.kafka.topics import TopicPartitions, require_topics
@@ -177,6 +178,8 @@ class KafkaSinkBuilder:
         *Differences from PyFlink*: connected sinks share a transaction, whose id begins with the first of their
         prefixes in the alphabet. They may have the same one.
         """
+        if not isinstance(transactional_id_prefix, str):
+            raise ConfigError(f"`set_transactional_id_prefix` takes a text, got {transactional_id_prefix!r}")
         if len(transactional_id_prefix.encode()) > _MAX_PREFIX_BYTES:
             raise ConfigError(f"the transactional id prefix has more than {_MAX_PREFIX_BYTES} bytes; shorten it")
         self._prefix = transactional_id_prefix
@@ -185,9 +188,11 @@ class KafkaSinkBuilder:
     def set_record_serializer(self, record_serializer: KafkaRecordSerializationSchema) -> KafkaSinkBuilder:
         """How elements become records."""
         if not isinstance(record_serializer, KafkaRecordSerializationSchema):
+            is_builder = isinstance(record_serializer, KafkaRecordSerializationSchemaBuilder)
+            cure = "call its `build()`" if is_builder else "make one with `KafkaRecordSerializationSchema.builder()`"
             raise ConfigError(
                 "`set_record_serializer` takes a KafkaRecordSerializationSchema, got "
-                f"{type(record_serializer).__name__}; make one with `KafkaRecordSerializationSchema.builder()`"
+                f"{type(record_serializer).__name__}; {cure}"
             )
         self._serializer = record_serializer
         return self

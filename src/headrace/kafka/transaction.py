@@ -186,14 +186,15 @@ def create_transaction(
             may_create=all(sink.may_create_topics for sink in sinks),
             timeout_s=first.timeout_s,
         )
-        topic, its_role = properties.get("headrace.marker.topic"), "which is to hold the marker"
+        topic = properties.get("headrace.marker.topic")
+        its_role = "which is to hold the marker (`headrace.marker.topic`)"
         if topic is None:
             topic, its_role = _marker_topic(sinks, sources, cluster_id), "which the job reads"
         given = properties.get("headrace.marker.group")
         # Regions of one job may name the same group, and must not have the same place.
         place = MarkerPlace(transactional_id if given is None else f"{given}-{context.region}", topic)
         if topic not in written and isinstance(described := admin.describe_topics([topic])[topic], Failure):
-            raise error_of(f"topic {topic!r}, {its_role},", described, first.bootstrap_servers)
+            raise error_of(f"topic {topic!r}, {its_role}", described, first.bootstrap_servers)
     except ClientError as error:
         what = "the transaction could not be set up"
         raise error_of(what, error.failure, first.bootstrap_servers) from None
@@ -215,6 +216,9 @@ def _check_one_cluster(sinks: Sequence[KafkaSink], cluster_id: str) -> None:
         admin = sink.create_admin()
         try:
             other = admin.cluster_id()
+        except ClientError as error:
+            what = f"the brokers of the sink to {_named(sink)!r}"
+            raise error_of(what, error.failure, sink.bootstrap_servers) from None
         finally:
             admin.close()
         if other != cluster_id:
@@ -241,6 +245,9 @@ def _marker_topic(sinks: Sequence[KafkaSink], sources: Sequence[Source], cluster
         try:
             if admin.cluster_id() == cluster_id:
                 return source.fixed_topic
+        except ClientError as error:
+            what = f"the brokers of topic {source.fixed_topic!r}, which the job reads"
+            raise error_of(what, error.failure, source.bootstrap_servers) from None
         finally:
             admin.close()
     for topic in (sink.topic for sink in sinks):

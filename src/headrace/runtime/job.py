@@ -255,6 +255,11 @@ class Job(JobClient):
         return self._has_run
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether it has been asked to end."""
+        return self._stop_requested or self._cancel_requested
+
+    @property
     def has_ended(self) -> bool:
         return self._result.done()
 
@@ -528,7 +533,10 @@ class Job(JobClient):
         while (left := until - time.monotonic()) > 0 and not (self._cancel_requested or self._stop_requested):
             time.sleep(min(left, STEP_WAIT_S))
         if self._cancel_requested or self._stop_requested:
-            raise JobCancelled(f"job {self._plan.job_name!r} was stopped while it waited to start again")
+            raise JobCancelled(
+                f"job {self._plan.job_name!r} was stopped while it waited to start again; the next run goes on from "
+                "its last checkpoint"
+            )
 
 
 def _sweep(own: Path) -> None:

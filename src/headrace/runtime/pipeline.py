@@ -226,6 +226,11 @@ class Pipeline:
         node = self.node if node_id == DESERIALIZER else self._plan.node(node_id)
         record = batch.origin.describe(index)
         error.__traceback__ = traceback
+        if isinstance(error, TypeError) and "unhashable type" in str(error) and node.key_selector is not None:
+            raise NotSupportedError(
+                f"the key that `key_by` gives for `{node.name}` cannot be one ({error}), on the record at {record}; "
+                "give a str, a number, or a tuple of such"
+            ) from error
         if isinstance(error, ConfigError):
             # What is refused now is refused after a restart too, so it keeps its kind.
             kind = NotSupportedError if isinstance(error, NotSupportedError) else ConfigError

@@ -89,10 +89,9 @@ def check_plan(plan: Plan, settings: Settings) -> list[str]:
     warnings = []
     if exactly_once and settings.checkpoint_dir is None:
         warnings.append(
-            f"`{exactly_once[0]}` delivers exactly once within this run only: `execution.checkpointing.dir` is not "
-            "set, so each run, this one too, begins at the program's starting offsets, whatever earlier runs wrote; "
-            "and a checkpoint folder of the same job, such as `headrace run` keeps, is not the newest any more, so "
-            "its next run will ask"
+            f"`{exactly_once[0]}` delivers exactly once within this run only, as `execution.checkpointing.dir` is not "
+            "set: it begins at the program's starting offsets, whatever earlier runs wrote. If `headrace run` keeps "
+            "checkpoints of this job, its next run will ask what to believe"
         )
     if settings.checkpoint_dir is not None or settings.savepoint_dir is not None:
         warnings += order_warnings(plan)

@@ -413,3 +413,45 @@ def test_ctrl_c_before_a_job_runs_has_the_status_of_ctrl_c(program: Callable[[st
     assert process.returncode == 130
     assert "no job was running" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        ('numbers.map("upper")', "MapFunction or a callable"),
+        ("numbers.map(Double)", "give one of its instances: `Double()`"),
+        ("numbers.uid('')", "`uid` takes a name"),
+        ("numbers.name(5)", "`name` takes a name"),
+        ("numbers.sink_to('t')", "a Sink is required"),
+        ("numbers.key_by('k')", "key_selector"),
+        ("env.execute(5)", "a job's name is a text"),
+        ("env.from_source('t', None, 't')", "a Source is required"),
+    ],
+)
+def test_what_is_given_wrongly_is_told_in_one_message_with_its_line(
+    call: str, text: str, program: Callable[[str], Path]
+) -> None:
+    path = program(
+        HEAD
+        + "from headrace.datastream import MapFunction\n"
+        + "class Double(MapFunction):\n    def map(self, n):\n        return 2 * n\n"
+        + f"numbers = env.from_collection([1])\n{call}\n"
+    )
+    result = run(path)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr
+    assert f'File "{path}", line 11' in result.stderr
+    assert text in result.stderr
+
+
+def test_a_key_that_cannot_be_one_ends_the_job_with_what_to_give(program: Callable[[str], Path]) -> None:
+    path = program(COUNT.replace("lambda n: n % 2", "lambda n: [n % 2]"))
+    result = run(path)
+    assert result.exit_code == 2
+    assert "the key that `key_by` gives for `Reduce` cannot be one (unhashable type: 'list')" in result.stderr
+
+
+def test_a_program_for_pyflink_is_told_what_to_change(program: Callable[[str], Path]) -> None:
+    result = run(program("from pyflink.datastream import StreamExecutionEnvironment"))
+    assert result.exit_code == 1
+    assert "once `pyflink` in its imports is `headrace`" in result.stderr

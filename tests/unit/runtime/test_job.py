@@ -123,7 +123,9 @@ def test_a_stop_iteration_of_the_users_is_an_error_and_no_end() -> None:
 
 
 def test_a_key_that_cannot_be_a_key_names_the_operator() -> None:
-    with pytest.raises(UserCodeError, match="`reduce` failed with TypeError: unhashable type"):
+    with pytest.raises(
+        NotSupportedError, match=r"the key that `key_by` gives for `reduce` .*unhashable.*number 0 of split a"
+    ):
         run_job(job_of(Numbers(limit=3), (Reduce(max), lambda x: [x])), settings())
 
 

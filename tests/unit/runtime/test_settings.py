@@ -228,7 +228,9 @@ def test_exactly_once_on_an_endless_source_needs_checkpoints() -> None:
 
 def test_exactly_once_without_a_folder_is_worth_a_warning() -> None:
     [warning] = check(plan(CollectionSource(()), ExactlyOnce()), {})
-    assert warning.startswith("`counts` delivers exactly once within this run only: `execution.checkpointing.dir`")
+    assert warning.startswith(
+        "`counts` delivers exactly once within this run only, as `execution.checkpointing.dir` is"
+    )
 
 
 def test_operators_that_only_their_order_tells_apart_are_worth_a_warning_where_checkpoints_outlive_the_run() -> None:
