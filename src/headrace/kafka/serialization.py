@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from headrace.common.serialization import SerializationSchema, Serializer, serializer_of
@@ -171,31 +172,35 @@ class BuiltSchema(KafkaRecordSerializationSchema):
             self.partitioner.open(context.subtask, context.parallelism)
 
     def serialize(self, element: Any, context: KafkaSinkContext, timestamp: int | None) -> KafkaProducerRecord:
-        return self.maker(context)(element, timestamp)
+        return self.maker(context)(element, -1 if timestamp is None else timestamp)
 
-    def maker(self, context: KafkaSinkContext) -> Callable[[Any, int | None], KafkaProducerRecord]:
-        """`serialize` for hot loops, with everything looked up before."""
+    def maker(self, context: KafkaSinkContext) -> Callable[[Any, int], KafkaProducerRecord]:
+        """`serialize` for hot loops, with everything looked up before; a timestamp below 0 is none."""
         to_value = serializer_of(self.value_schema) or _same
         to_key: Serializer = _no_key if self.key_schema is None else serializer_of(self.key_schema) or _same
         fixed, select, headers_of, partitioner = self.topic, self.topic_selector, self.headers_of, self.partitioner
 
-        def make(element: Any, timestamp: int | None) -> KafkaProducerRecord:
+        new = partial(tuple.__new__, KafkaProducerRecord)
+
+        def make(element: Any, timestamp: int) -> KafkaProducerRecord:
             key, value, topic = to_key(element), to_value(element), fixed
             if select is not None:
                 topic = select(element)
-            if not isinstance(topic, str) or not topic:
-                raise DataError(f"the topic selector has to give the name of a topic, and gave {topic!r}")
-            headers: Headers = ()
+                if not isinstance(topic, str) or not topic:
+                    raise DataError(f"the topic selector has to give the name of a topic, and gave {topic!r}")
+            headers: Any = ()
             if headers_of is not None:
-                given = headers_of(element)
-                headers = [*given.items()] if isinstance(given, Mapping) else given
+                headers = headers_of(element)
+                if type(headers) is not list and isinstance(headers, Mapping):
+                    headers = [*headers.items()]
             partition = None
             if partitioner is not None:
+                assert topic is not None
                 partitions = context.look_up(topic)
                 partition = partitioner.partition(element, key, value, topic, partitions)
                 if partition not in partitions:
                     raise DataError(f"the partitioner gave {partition!r}, and topic {topic!r} has {partitions}")
-            return KafkaProducerRecord(topic, value, key, partition, timestamp, headers)
+            return new((topic, value, key, partition, timestamp if timestamp >= 0 else None, headers))
 
         return make
 

@@ -388,8 +388,7 @@ class WholeRecords(Outgoing):
     def __init__(self, schema: KafkaRecordSerializationSchema, context: KafkaSinkContext) -> None:
         schema.open(context)
         self.dropped = 0
-        make = schema.maker(context) if isinstance(schema, BuiltSchema) else _checked(schema, context)
-        self.serialize = lambda element, timestamp: make(element, timestamp if timestamp >= 0 else None)
+        self.serialize = schema.maker(context) if isinstance(schema, BuiltSchema) else _checked(schema, context)
 
     def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
         by_topic: dict[str, list[KafkaProducerRecord]] = {}
@@ -413,11 +412,11 @@ class WholeRecords(Outgoing):
 
 def _checked(
     schema: KafkaRecordSerializationSchema, context: KafkaSinkContext
-) -> Callable[[Any, int | None], KafkaProducerRecord | None]:
+) -> Callable[[Any, int], KafkaProducerRecord | None]:
     """A program's own serializer, with a look at what it gives."""
 
-    def make(element: Any, timestamp: int | None) -> KafkaProducerRecord | None:
-        record = schema.serialize(element, context, timestamp)
+    def make(element: Any, timestamp: int) -> KafkaProducerRecord | None:
+        record = schema.serialize(element, context, timestamp if timestamp >= 0 else None)
         if record is not None and type(record) is not KafkaProducerRecord:
             kind = type(record).__name__
             raise DataError(f"a record serializer has to give a KafkaProducerRecord or None, and gave a {kind}")
