@@ -5,22 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import random
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError, Producer
-from tests.kafka.certificates import Authority
 from tests.kafka.door import Door
 from tests.kafka.jobs import TIMEOUT_S, committed, environment, sink, source
+from tests.kafka.secured import PASSWORD, USER, Secured, plain_line
 
-from headrace.broker import DevBroker
-from headrace.broker.properties import HOST, free_ports
 from headrace.common import WatermarkStrategy
 from headrace.common.serialization import SimpleStringSchema
 from headrace.errors import ExternalError
@@ -31,84 +26,13 @@ from headrace.kafka.client.provision import create_topics
 from headrace.kafka.client.pure import PureClient
 from headrace.kafka.client.pure.admin import PureAdmin
 
-USER = "bob"
-PASSWORD = 'canary-"7f31\\'
-"""With what has to be escaped in a JAAS line."""
-
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made with `openssl`")
-
-
-@dataclass(frozen=True)
-class Secured:
-    """A broker with an open port and one with SASL_SSL, and authorities that signed its certificate and did not."""
-
-    open_servers: str
-    servers: str
-    ca: Path
-    other_ca: Path
-    token_servers: str
-    """A port that takes OAUTHBEARER tokens, which nobody has to have signed."""
-    door: Door
-    """Before a port with SSL, which clients reach in no other way."""
-
-
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    folder = tmp_path_factory.mktemp("certificates")
-    authority, other = Authority(folder / "ca").create(), Authority(folder / "other").create()
-    opened, controller, port, token_port, behind_door = free_ports(5, random.Random())
-    door = Door()
-    properties = {
-        "listeners": (
-            f"PLAINTEXT://{HOST}:{opened},CONTROLLER://{HOST}:{controller},SECURE://{HOST}:{port},"
-            f"TOKEN://{HOST}:{token_port},DOOR://{HOST}:{behind_door}"
-        ),
-        "advertised.listeners": (
-            f"PLAINTEXT://{HOST}:{opened},SECURE://localhost:{port},TOKEN://{HOST}:{token_port},"
-            f"DOOR://localhost:{door.port}"
-        ),
-        "listener.security.protocol.map": (
-            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,TOKEN:SASL_PLAINTEXT,DOOR:SSL"
-        ),
-        "listener.name.token.sasl.enabled.mechanisms": "OAUTHBEARER",
-        "listener.name.token.oauthbearer.sasl.jaas.config": (
-            "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required "
-            'unsecuredLoginStringClaim_sub="broker";'
-        ),
-        "controller.quorum.voters": f"1@{HOST}:{controller}",
-        "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(authority.keystore("DNS:localhost", f"IP:{HOST}")),
-        "listener.name.secure.sasl.enabled.mechanisms": "PLAIN",
-        "listener.name.secure.plain.sasl.jaas.config": (
-            f"org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}={quoted(PASSWORD)};"
-        ),
-    }
-    with DevBroker(port=opened, properties=properties) as broker, door:
-        door.lead_to(behind_door)
-        yield Secured(
-            broker.bootstrap_servers,
-            f"localhost:{port}",
-            authority.certificate,
-            other.certificate,
-            f"{HOST}:{token_port}",
-            door,
-        )
-
-
-def quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
 
 def java(ca: Path, password: str = PASSWORD) -> dict[str, str]:
     """What a program that ran with Flink sets."""
     return {
         "security.protocol": "SASL_SSL",
         "sasl.mechanism": "PLAIN",
-        "sasl.jaas.config": (
-            "org.apache.kafka.common.security.plain.PlainLoginModule required "
-            f"username={quoted(USER)} password={quoted(password)};"
-        ),
+        "sasl.jaas.config": plain_line(USER, password),
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": str(ca),
     }
