@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import random
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +57,17 @@ def plain_line(user: str = USER, password: str = PASSWORD) -> str:
 
 def scram_line(user: str = SCRAM_USER, password: str = PASSWORD) -> str:
     return line(_SCRAM, user, password)
+
+
+def token(config: str) -> tuple[str, float, str]:
+    """A token for `bob`, for a minute, which nobody has signed."""
+    assert config == "asked=canary"
+    now, until = time.time(), time.time() + 60
+
+    def part(claims: dict[str, object]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+
+    return f"{part({'alg': 'none'})}.{part({'sub': USER, 'iat': now, 'exp': until})}.", until, USER
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,16 @@ from headrace.kafka.enumerator import (
 )
 from headrace.kafka.failures import error_of
 from headrace.kafka.offsets import Committed, Earliest, KafkaOffsetResetStrategy, KafkaOffsetsInitializer
-from headrace.kafka.properties import CONSUMER_DEFAULTS, Role, masked, read_bool, read_int, translate
+from headrace.kafka.properties import (
+    CONSUMER_DEFAULTS,
+    Role,
+    masked,
+    read_bool,
+    read_int,
+    resolve_secrets,
+    token_source,
+    translate,
+)
 from headrace.kafka.reader import KafkaReader, ReaderSettings
 from headrace.kafka.split import KafkaSplit
 
@@ -104,7 +113,7 @@ class KafkaSource(Source):
     def client_settings(self, name: str) -> Settings:
         """Settings for a client of this source, under librdkafka's names; `name` becomes part of its `client.id`."""
         properties = dict(self.properties)
-        settings = {**CONSUMER_DEFAULTS, **translate(properties, Role.CONSUMER).settings}
+        settings = {**CONSUMER_DEFAULTS, **translate(resolve_secrets(properties), Role.CONSUMER).settings}
         settings.setdefault("group.id", _NO_GROUP)
         if self.is_bounded and "fetch.wait.max.ms" not in settings:
             # A broker answers a question at the end of its log after this time, and only then is the end known.
@@ -118,7 +127,9 @@ class KafkaSource(Source):
         """Asks this source's cluster."""
         timeout_ms = read_int(dict(self.properties), "default.api.timeout.ms", _TIMEOUT_MS)
         try:
-            return default_client().admin(self.client_settings(name), timeout_ms / 1000)
+            return default_client().admin(
+                self.client_settings(name), timeout_ms / 1000, token=token_source(dict(self.properties))
+            )
         except ClientError as error:
             raise error_of("the Kafka source could not be set up", error.failure, self.bootstrap_servers) from None
 
@@ -139,7 +150,7 @@ class KafkaSource(Source):
         deserialize = deserializer_of(self.schema)
         is_text = deserialize is decode_utf8
         try:
-            consumer = default_client().consumer(settings, with_text=is_text)
+            consumer = default_client().consumer(settings, with_text=is_text, token=token_source(properties))
         except ClientError as error:
             raise error_of("the Kafka source could not be set up", error.failure, self.bootstrap_servers) from None
         return KafkaReader(
@@ -243,7 +254,11 @@ class KafkaSourceBuilder:
         return self.set_property("client.id.prefix", prefix)
 
     def set_property(self, key: str, value: str) -> KafkaSourceBuilder:
-        """A property of the Kafka consumer, under the Java client's or librdkafka's name, or of the connector."""
+        """A property of the Kafka consumer, under the Java client's or librdkafka's name, or of the connector.
+
+        *Extension*: the value of one that is a secret may be `env:NAME` or `file:PATH`, and is looked up there when a
+        client is made; until then only the reference is known.
+        """
         if not isinstance(key, str) or not isinstance(value, str):
             raise ConfigError(f"properties are strings; `{key}` is set to a {type(value).__name__}")
         self._properties[key] = value
@@ -254,6 +269,10 @@ class KafkaSourceBuilder:
         for key, value in props.items():
             self.set_property(key, value)
         return self
+
+    def set_kafka_consumer_config(self, props: Mapping[str, str]) -> KafkaSourceBuilder:
+        """The same as `set_properties`. *Extension*: in the spelling of Flink's producers and of many notes."""
+        return self.set_properties(props)
 
     def build(self) -> KafkaSource:
         """The source. Raises `ConfigError` for what is missing or contradicts itself; nothing is contacted."""
@@ -274,6 +293,7 @@ class KafkaSourceBuilder:
             raise ConfigError(f"`auto.offset.reset` is {strategy!r}; it has to be earliest, latest or none")
         if self._stopping is not None and isinstance(self._stopping.place, Earliest):
             raise ConfigError("a source cannot stop at the earliest offset: it would read nothing")
+        token_source(properties)
         read_int(properties, "partition.discovery.interval.ms", 0)
         read_int(properties, "default.api.timeout.ms", 0)
         for warning in translation.warnings:

@@ -27,7 +27,7 @@ from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import ClientError, CommittedOffset, Failure, KafkaTopicPartition, Producer
 from headrace.kafka.client.reports import is_hopeless
 from headrace.kafka.failures import error_of, is_fenced, is_unsettled, transaction_error_of, undelivered
-from headrace.kafka.properties import is_secret, producer_settings, read_int
+from headrace.kafka.properties import is_secret, producer_settings, read_int, resolve_secrets, token_source
 from headrace.kafka.source import KafkaSource
 from headrace.kafka.topics import require_topics
 
@@ -199,7 +199,7 @@ def create_transaction(
         raise error_of(what, error.failure, first.bootstrap_servers) from None
     finally:
         admin.close()
-    settings = producer_settings(properties)
+    settings = producer_settings(resolve_secrets(properties))
     delivery_ms = read_int(properties, "delivery.timeout.ms", read_int(properties, "message.timeout.ms", None))
     settings["delivery.timeout.ms"] = str(
         choose_delivery_timeout(delivery_ms, int(settings["delivery.timeout.ms"]), timeout.timeout_ms)
@@ -258,6 +258,7 @@ class KafkaTransaction(Transaction):
         self._place = place
         self._cluster_id = cluster_id
         self._settings = settings
+        self._token = token_source(dict(sink.properties))
         self._timeout = timeout
         self._context = context
         self._servers = sink.bootstrap_servers
@@ -300,7 +301,7 @@ class KafkaTransaction(Transaction):
         settings = {"client.id": transactional_id, **self._settings, "transactional.id": transactional_id}
         settings["transaction.timeout.ms"] = str(self._timeout.timeout_ms)
         try:
-            producer = default_client().producer(settings)
+            producer = default_client().producer(settings, token=self._token)
         except ClientError as error:
             raise error_of("the transactional producer could not be set up", error.failure, self._servers) from None
         deadline = time.monotonic() + self._timeout_s

@@ -185,3 +185,16 @@ def test_one_function_makes_what_the_writer_takes(key: object, value: object, ma
 class _Bytes(SimpleStringSchema):
     def serializer(self) -> None:  # type: ignore[override]
         return None
+
+
+def test_properties_come_singly_in_a_dict_and_in_the_spellings_of_older_programs() -> None:
+    several = {"fetch.min.bytes": "7", "client.rack": "a"}
+    for reading in (source().set_properties(several), source().set_kafka_consumer_config(several)):
+        settings = reading.set_property("fetch.min.bytes", "8").build().client_settings("0")
+        assert (settings["fetch.min.bytes"], settings["client.rack"]) == ("8", "a")
+    written = {"linger.ms": "7", "client.rack": "a"}
+    for writing in (sink().set_properties(written), sink().set_kafka_producer_config(written)):
+        settings = writing.set_property("linger.ms", "8").build().client_settings()
+        assert (settings["linger.ms"], settings["client.rack"]) == ("8", "a")
+    with pytest.raises(ConfigError, match=r"are strings; `linger.ms` is set to a int"):
+        sink().set_kafka_producer_config({"linger.ms": 7})  # type: ignore[dict-item]

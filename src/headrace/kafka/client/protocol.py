@@ -41,6 +41,16 @@ class KafkaTopicPartition:
         return f"{self.topic}-{self.partition}"
 
 
+class TlsFault(Enum):
+    """What is wrong with TLS, as a second look at the port has found: the client has one text for most of these."""
+
+    AUTHORITY = "no authority that is trusted here has signed the brokers' certificate"
+    EXPIRED = "the brokers' certificate has expired, or is not valid yet"
+    NAME = "the brokers' certificate is for another host"
+    NO_CERTIFICATE = "the brokers want a client certificate, and there is none"
+    CERTIFICATE = "the brokers do not take the client certificate"
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What went wrong, as the client says it.
@@ -58,6 +68,7 @@ class Failure:
     topic: str | None = None
     size_bytes: int | None = None
     cause: Failure | None = None
+    fault: TlsFault | None = None
 
     def __str__(self) -> str:
         return f"{self.text} ({self.name})" + (f": {self.cause}" if self.cause else "")

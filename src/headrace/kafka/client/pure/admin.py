@@ -19,7 +19,7 @@ from headrace.kafka.client.protocol import (
     TopicDescription,
 )
 from headrace.kafka.client.pure.group import committed
-from headrace.kafka.client.pure.probe import speaks_tls
+from headrace.kafka.client.pure.probe import speaks_tls, tls_fault
 from headrace.kafka.client.pure.reports import (
     HeardReports,
     client_config,
@@ -75,6 +75,7 @@ class PureAdmin:
                     cause = replace(cause, text="connections are closed before anything is answered over TLS")
                     raise ClientError(Failure("_TRANSPORT", "the brokers cannot be reached", cause=cause))
             if cause is not None and is_hopeless(cause, has_succeeded=self._has_answered):
+                cause = replace(cause, fault=tls_fault(self._settings, cause))
                 raise ClientError(Failure("_TRANSPORT", "the brokers cannot be reached", cause=cause))
             waited_s = time.monotonic() - begun
             if waited_s > self._timeout_s + 1.0:
