@@ -14,7 +14,11 @@ from pathlib import Path
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
     AdminClient,
+    ResourcePatternType,
+    ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
@@ -112,6 +116,14 @@ class Secured:
         admin = self.admin()
         for future in admin.create_acls(list(rights), request_timeout=TIMEOUT_S).values():
             future.result()
+        # The controller has them; they hold once the broker has heard of them too.
+        missing, deadline = set(map(str, rights)), time.monotonic() + TIMEOUT_S
+        while missing:
+            assert time.monotonic() < deadline, missing
+            everything = AclBindingFilter(
+                ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
+            )
+            missing -= set(map(str, admin.describe_acls(everything, request_timeout=TIMEOUT_S).result()))
         try:
             yield
         finally:

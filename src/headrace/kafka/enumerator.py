@@ -27,7 +27,7 @@ from headrace.kafka.client.protocol import (
     Position,
     TopicDescription,
 )
-from headrace.kafka.failures import error_of, is_unknown_topic
+from headrace.kafka.failures import error_of, is_unknown_topic, may_not, missing_right
 from headrace.kafka.offsets import (
     Earliest,
     KafkaOffsetResetStrategy,
@@ -126,6 +126,8 @@ class EnumeratorSettings:
     reset_strategy: KafkaOffsetResetStrategy
     group_id: str | None
     servers: str
+    commits: bool = False
+    """Whether offsets are committed to the group."""
 
 
 class KafkaSplitEnumerator(SplitEnumerator):
@@ -144,9 +146,24 @@ class KafkaSplitEnumerator(SplitEnumerator):
         self._warn_of_unsubscribed(kept)
         if restored is not None:
             kept = self._check(kept)
+        self._check_group()
         self._known = {split.partition for split in kept}
         starting = self._settings.starting if restored is None else KafkaOffsetsInitializer.earliest()
         return [*kept, *self._find(starting, is_strict=True)]
+
+    def _check_group(self) -> None:
+        """Whether offsets may be committed to the group: who may not hears nothing for 45 s, and then of a time-out."""
+        group = self._settings.group_id
+        if group is None or not self._settings.commits:
+            return
+        try:
+            found = self._admin.group_operations(group)
+        except ClientError as error:
+            _LOG.warning("whether offsets may be committed to group %r could not be asked: %s", group, error.failure)
+            return
+        if may_not(found, "READ"):
+            what = f"offsets cannot be committed to group {group!r}"
+            raise missing_right(what, "Read", f"group {group!r} (or `commit.offsets.on.checkpoint` set to false)")
 
     def discover(self) -> list[Split]:
         """New partitions, from their first record.
@@ -181,6 +198,9 @@ class KafkaSplitEnumerator(SplitEnumerator):
         """Raises `ExternalError` for a topic that is not there, or leaves it out if it is not to be so strict."""
         described: dict[str, TopicDescription] = {}
         for name, found in self._admin.describe_topics(names).items():
+            if may_not(found, "READ"):
+                # Reading it would give no record and no error, for ever.
+                raise missing_right(f"topic {name!r} cannot be read", "Read", f"topic {name!r}")
             if isinstance(found, TopicDescription):
                 described[name] = found
                 self._missing.discard(name)
@@ -220,6 +240,8 @@ class KafkaSplitEnumerator(SplitEnumerator):
         committed = {}
         if asked.committed and group is not None:
             for partition, found in admin.committed(group, sorted(asked.committed), stable=False).items():
+                if may_not(found, "DESCRIBE"):
+                    raise missing_right("committed offsets cannot be read", "Describe", f"group {group!r}")
                 if isinstance(found, Failure):
                     raise error_of(f"offsets of group {group!r} cannot be read", found, self._settings.servers)
                 committed[partition] = found.offset if isinstance(found, CommittedOffset) else None

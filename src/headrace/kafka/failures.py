@@ -11,7 +11,7 @@ from typing import assert_never
 
 from headrace.connector import TransactionLost
 from headrace.errors import ConfigError, ExternalError, FencedError, HeadraceError
-from headrace.kafka.client.protocol import Failure, TlsFault
+from headrace.kafka.client.protocol import Failure, TlsFault, TopicDescription
 
 _FENCED = frozenset({"_FENCED", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH"})
 _CONNECTION = frozenset({"_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_MSG_TIMED_OUT", "_RESOLVE"})
@@ -42,6 +42,29 @@ def error_of(what: str, failure: Failure, servers: str) -> HeadraceError:
     if failure.name == "_TIMED_OUT":
         waited = f" ({failure.text}; `default.api.timeout.ms` says how long to wait)"
     return _connection_error(what, told, servers, waited) or _rights_error(what, told) or _other_error(what, failure)
+
+
+def missing_right(what: str, right: str, resource: str) -> ExternalError:
+    """The error for `what` failed, as this principal has no `right` (`"Read"`) on a resource (`"topic 't'"`)."""
+    return ExternalError(
+        f"{what}: this principal needs {right} on {resource}, and has not got it; grant it (an ACL of the cluster), or "
+        "log in as somebody who has it",
+        retriable=False,
+    )
+
+
+def may_not(found: object, operation: str) -> bool:
+    """Whether this answer says that the principal may not do this (`READ`): a refusal, a topic's description or a
+    group's operations. False if it does not say."""
+    match found:
+        case Failure(name):
+            return name.endswith("AUTHORIZATION_FAILED")
+        case TopicDescription(operations=operations):
+            return operations is not None and operation not in operations
+        case frozenset():
+            return operation not in found
+        case _:
+            return False
 
 
 def undelivered(failures: Sequence[Failure]) -> str:

@@ -135,7 +135,13 @@ class KafkaSource(Source):
 
     def create_enumerator(self, context: SourceContext) -> SplitEnumerator:
         settings = EnumeratorSettings(
-            self.subscription, self.starting, self.stopping, self.reset_strategy, self.group_id, self.bootstrap_servers
+            self.subscription,
+            self.starting,
+            self.stopping,
+            self.reset_strategy,
+            self.group_id,
+            self.bootstrap_servers,
+            self._commits(context),
         )
         interval_ms = read_int(dict(self.properties), "partition.discovery.interval.ms", _DISCOVERY_INTERVAL_MS)
         has_all = self.is_bounded or isinstance(self.subscription, Partitions)
@@ -143,9 +149,14 @@ class KafkaSource(Source):
             self.create_admin("enumerator-admin-client"), settings, None if has_all or interval_ms <= 0 else interval_ms
         )
 
+    def _commits(self, context: SourceContext) -> bool:
+        """Whether offsets are committed to the group when a checkpoint completes."""
+        wanted = read_bool(dict(self.properties), "commit.offsets.on.checkpoint", True)
+        return self.group_id is not None and context.commits_offsets and wanted
+
     def create_reader(self, context: SourceContext) -> SourceReader:
         properties = dict(self.properties)
-        commits = context.commits_offsets and read_bool(properties, "commit.offsets.on.checkpoint", True)
+        commits = self._commits(context)
         settings = self.client_settings(str(context.subtask))
         deserialize = deserializer_of(self.schema)
         is_text = deserialize is decode_utf8

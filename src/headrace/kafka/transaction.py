@@ -26,7 +26,15 @@ from headrace.errors import ConfigError, HeadraceError, InternalError, StateErro
 from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import ClientError, CommittedOffset, Failure, KafkaTopicPartition, Producer
 from headrace.kafka.client.reports import is_hopeless
-from headrace.kafka.failures import error_of, is_fenced, is_unsettled, transaction_error_of, undelivered
+from headrace.kafka.failures import (
+    error_of,
+    is_fenced,
+    is_unsettled,
+    may_not,
+    missing_right,
+    transaction_error_of,
+    undelivered,
+)
 from headrace.kafka.properties import is_secret, producer_settings, read_int, resolve_secrets, token_source
 from headrace.kafka.source import KafkaSource
 from headrace.kafka.topics import require_topics
@@ -192,7 +200,10 @@ def create_transaction(
         given = properties.get("headrace.marker.group")
         # Regions of one job may name the same group, and must not have the same place.
         place = MarkerPlace(transactional_id if given is None else f"{given}-{context.region}", topic)
-        if topic not in written and isinstance(described := admin.describe_topics([topic])[topic], Failure):
+        described = admin.describe_topics([topic])[topic]
+        if may_not(described, "READ"):
+            raise missing_right(f"the marker cannot be kept with topic {topic!r}", "Read", f"topic {topic!r}")
+        if isinstance(described, Failure):
             raise error_of(f"topic {topic!r}, {its_role},", described, first.bootstrap_servers)
     except ClientError as error:
         what = "the transaction could not be set up"
@@ -313,6 +324,9 @@ class KafkaTransaction(Transaction):
                 if is_unsettled(failure) and not is_hopeless(failure) and time.monotonic() < deadline:
                     continue
                 producer.close()
+                if may_not(failure, "WRITE"):
+                    what = "no transaction can be begun"
+                    raise missing_right(what, "Write", f"transactional id {transactional_id!r}") from None
                 if failure.name != "INVALID_TRANSACTION_TIMEOUT":
                     what = f"older producers of {transactional_id!r} could not be shut out"
                     raise error_of(what, failure, self._servers) from None

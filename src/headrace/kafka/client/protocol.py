@@ -246,6 +246,8 @@ class TopicDescription:
     name: str
     topic_id: str | None
     partitions: tuple[int, ...]
+    operations: frozenset[str] | None = None
+    """What this principal may do with it (`READ`, `WRITE`); None: the broker does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +273,10 @@ class Admin(Protocol):
     def topic_names(self) -> list[str]: ...
 
     def describe_topics(self, names: Iterable[str]) -> dict[str, TopicDescription | Failure]: ...
+
+    def group_operations(self, group: str) -> frozenset[str] | Failure | None:
+        """What this principal may do with a group, which need not exist; None: the broker does not say."""
+        ...
 
     def ask_for_topic(self, name: str) -> bool:
         """Whether a topic exists; as a producer asks, so that brokers with `auto.create.topics.enable` create it."""

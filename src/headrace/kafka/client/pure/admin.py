@@ -38,6 +38,12 @@ _LOG = logging.getLogger("headrace.kafka.client")
 _TELL_AFTER_S = 2.0
 
 
+def _operations(described: Any) -> frozenset[str] | None:
+    names = frozenset(operation.name for operation in described.authorized_operations or ())
+    # Who may not describe a thing is not told of it: without this one, the broker does not know of operations.
+    return names if "DESCRIBE" in names else None
+
+
 class PureAdmin:
     """`Admin` on `confluent_kafka.admin.AdminClient`."""
 
@@ -128,16 +134,27 @@ class PureAdmin:
         assert self._client is not None
         asked = list(names)
         with failing_as_client_error(self._reports):
-            futures = self._client.describe_topics(TopicCollection(asked), request_timeout=self._timeout_s)
+            futures = self._client.describe_topics(
+                TopicCollection(asked), include_authorized_operations=True, request_timeout=self._timeout_s
+            )
         described: dict[str, TopicDescription | Failure] = {}
         for name in asked:
             found = self._outcome(futures[name])
             if not isinstance(found, Failure):
                 topic_id = None if found.topic_id is None else str(found.topic_id)
                 numbers = tuple(sorted(partition.id for partition in found.partitions))
-                found = TopicDescription(name, topic_id, numbers)
+                found = TopicDescription(name, topic_id, numbers, _operations(found))
             described[name] = found
         return described
+
+    def group_operations(self, group: str) -> frozenset[str] | Failure | None:
+        assert self._client is not None
+        with failing_as_client_error(self._reports):
+            futures = self._client.describe_consumer_groups(
+                [group], include_authorized_operations=True, request_timeout=self._timeout_s
+            )
+        found = self._outcome(futures[group])
+        return found if isinstance(found, Failure) else _operations(found)
 
     def ask_for_topic(self, name: str) -> bool:
         assert self._client is not None
