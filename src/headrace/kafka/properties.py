@@ -37,7 +37,9 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """Headrace's or the connector's own; no client sees it."""
+    """Headrace's or the connector's own; no client sees it. `what` says what it does."""
+
+    what: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Translated:
-    """Becomes the settings that `into` makes of its value and of all properties."""
+    """Becomes the settings that `into` makes of its value and of all properties; `what` says which."""
 
     into: Callable[[str, Mapping[str, str]], Mapping[str, str]]
+    what: str
 
 
 Treatment: TypeAlias = Passed | Own | Ignored | Refused | Translated
@@ -139,8 +142,11 @@ def _token_handler(value: str, properties: Mapping[str, str]) -> Mapping[str, st
     )
 
 
-def _pem(name: str) -> Callable[[str, Mapping[str, str]], Mapping[str, str]]:
-    return lambda value, _: {name: _unfolded(value)}
+def _pem(name: str) -> Translated:
+    def into(value: str, _: Mapping[str, str]) -> Mapping[str, str]:
+        return {name: value if is_reference(value) else _unfolded(value)}
+
+    return Translated(into, f"`{name}`; may be in one line")
 
 
 def _unfolded(pem: str) -> str:
@@ -224,40 +230,61 @@ def _rows() -> Iterable[Property]:
     no_login = (
         "librdkafka asks for a token again when four fifths of its life are over, and 10 s after one it did not get"
     )
+    buffer = "`socket.*` of the same name; -1, the system's choice, is 0 there"
+    mechanism = "the same, but for GSSAPI, which is Kerberos and refused"
+    own_handler = "Java's own is built in, another one is refused"
+    truststore = "`ssl.ca.location` if `ssl.truststore.type` is PEM; others are refused"
+    keystore = (
+        "`ssl.certificate.location` and `ssl.key.location` of `ssl.keystore.type` PEM, `ssl.keystore.location` of "
+        "PKCS12; JKS is refused"
+    )
     no_key = "records without a key stay with a partition for `sticky.partitioning.linger.ms`"
     yield from (
         # What Headrace decides itself.
-        Property("auto.offset.reset", Own(), consumer),
-        Property("partition.discovery.interval.ms", Own(), consumer),
-        Property("commit.offsets.on.checkpoint", Own(), consumer),
-        Property("client.id.prefix", Own(), consumer),
-        Property("default.api.timeout.ms", Own()),
-        Property("transaction.timeout.ms", Own(), producer),
-        Property("headrace.token.source", Own()),
-        Property("headrace.marker.topic", Own(), producer),
-        Property("headrace.marker.group", Own(), producer),
+        Property("auto.offset.reset", Own("where to go on when a log does not hold a position"), consumer),
+        Property("partition.discovery.interval.ms", Own("how often new partitions are looked for (300000)"), consumer),
+        Property("commit.offsets.on.checkpoint", Own("whether progress is reported to the group (true)"), consumer),
+        Property("client.id.prefix", Own("what each client's `client.id` begins with"), consumer),
+        Property("default.api.timeout.ms", Own("how long an answer of the brokers is waited for (30000)")),
+        Property("transaction.timeout.ms", Own("when brokers end a transaction (1 h, or their limit)"), producer),
+        Property("headrace.token.source", Own("`module:function` that gives OAUTHBEARER tokens")),
+        Property("headrace.marker.topic", Own("the topic of the marker's offset"), producer),
+        Property("headrace.marker.group", Own("what the marker's group begins with"), producer),
         Property("transactional.id", Refused("call `set_transactional_id_prefix` on the sink's builder"), producer),
         Property("enable.partition.eof", Refused("Headrace sets it; a bounded end needs it"), consumer),
         Property("enable.auto.offset.store", Refused("Headrace keeps positions in its checkpoints"), consumer),
         Property("delivery.report.only.error", Refused("Headrace sets it"), producer),
+        Property("log_level", Refused("set the level of the logger `headrace.kafka.client`")),
+        Property("log.queue", Refused("set the level of the logger `headrace.kafka.client`")),
+        Property("internal.termination.signal", Refused("Headrace waits for no thread of librdkafka")),
+        Property("enable.random.seed", Refused("librdkafka seeds what it draws itself")),
+        Property("auto.commit.enable", Refused("set `commit.offsets.on.checkpoint` or `enable.auto.commit`"), consumer),
+        *(
+            Property(f"offset.store.{name}", Refused("Headrace keeps positions in its checkpoints"), consumer)
+            for name in ("method", "path", "sync.interval.ms")
+        ),
+        Property("consume.callback.max.messages", Refused("Headrace reads without callbacks"), consumer),
+        Property("produce.offset.report", Refused("nobody asks for the offsets of what was written"), producer),
+        Property("socket.blocking.max.ms", Ignored()),
+        Property("topic.metadata.refresh.fast.cnt", Ignored()),
         # The same thing under another name.
         Property("fetch.max.wait.ms", Passed("fetch.wait.max.ms"), consumer),
         Property("max.request.size", Passed("message.max.bytes"), producer),
         Property("request.timeout.ms", Passed("socket.timeout.ms"), consumer),
-        Property("receive.buffer.bytes", Translated(_socket_buffer("receive.buffer.bytes"))),
-        Property("send.buffer.bytes", Translated(_socket_buffer("send.buffer.bytes"))),
-        Property("buffer.memory", Translated(_buffer_memory), producer),
-        Property("sasl.jaas.config", Translated(_jaas), is_secret=True),
-        Property("sasl.mechanism", Translated(_mechanism)),
-        Property("sasl.mechanisms", Translated(_mechanism)),
-        Property("sasl.login.callback.handler.class", Translated(_token_handler)),
-        Property("ssl.truststore.location", Translated(_truststore)),
-        Property("ssl.truststore.certificates", Translated(_pem("ssl.ca.pem"))),
-        Property("ssl.keystore.location", Translated(_keystore)),
-        Property("ssl.keystore.certificate.chain", Translated(_pem("ssl.certificate.pem"))),
-        Property("ssl.keystore.key", Translated(_pem("ssl.key.pem")), is_secret=True),
-        Property("ssl.endpoint.identification.algorithm", Translated(_identification)),
-        Property("partitioner.ignore.keys", Translated(_ignore_keys), producer),
+        Property("receive.buffer.bytes", Translated(_socket_buffer("receive.buffer.bytes"), buffer)),
+        Property("send.buffer.bytes", Translated(_socket_buffer("send.buffer.bytes"), buffer)),
+        Property("buffer.memory", Translated(_buffer_memory, "`queue.buffering.max.kbytes`, in KiB"), producer),
+        Property("sasl.jaas.config", Translated(_jaas, "what it says, see *Logging in*"), is_secret=True),
+        Property("sasl.mechanism", Translated(_mechanism, mechanism)),
+        Property("sasl.mechanisms", Translated(_mechanism, mechanism)),
+        Property("sasl.login.callback.handler.class", Translated(_token_handler, own_handler)),
+        Property("ssl.truststore.location", Translated(_truststore, truststore)),
+        Property("ssl.truststore.certificates", _pem("ssl.ca.pem")),
+        Property("ssl.keystore.location", Translated(_keystore, keystore)),
+        Property("ssl.keystore.certificate.chain", _pem("ssl.certificate.pem")),
+        Property("ssl.keystore.key", _pem("ssl.key.pem"), is_secret=True),
+        Property("ssl.endpoint.identification.algorithm", Translated(_identification, "the same; empty is `none`")),
+        Property("partitioner.ignore.keys", Translated(_ignore_keys, "`partitioner` random, if true"), producer),
         # Nothing to do.
         Property("ssl.truststore.type", Ignored()),
         Property("ssl.truststore.password", Ignored(), is_secret=True),
@@ -341,8 +368,9 @@ _PASSED: Final = (
         api.version.request api.version.request.timeout.ms api.version.fallback.ms broker.version.fallback
         broker.address.family broker.address.ttl connections.max.idle.ms debug enable.metrics.push
         enable.sasl.oauthbearer.unsecure.jwt enable.ssl.certificate.verification https.ca.location https.ca.pem
-        log.connection.close log.thread.name max.in.flight max.in.flight.requests.per.connection
-        message.copy.max.bytes message.max.bytes metadata.max.age.ms metadata.recovery.strategy
+        enable.sparse.connections log.connection.close log.thread.name max.in.flight
+        max.in.flight.requests.per.connection message.copy.max.bytes message.max.bytes metadata.max.age.ms
+        metadata.request.timeout.ms metadata.recovery.strategy
         metadata.recovery.rebootstrap.trigger.ms plugin.library.paths receive.message.max.bytes
         reconnect.backoff.jitter.ms reconnect.backoff.ms reconnect.backoff.max.ms retry.backoff.ms
         retry.backoff.max.ms
@@ -402,7 +430,7 @@ _SECRET: Final = (
 PROPERTIES: Final[tuple[Property, ...]] = tuple(_rows())
 
 # librdkafka has two names for one setting; ours must not meet the user's under the other.
-_ALIASES: Final[Mapping[str, str]] = {
+ALIASES: Final[Mapping[str, str]] = {
     "metadata.broker.list": "bootstrap.servers",
     "sasl.mechanisms": "sasl.mechanism",
     "max.partition.fetch.bytes": "fetch.message.max.bytes",
@@ -444,7 +472,7 @@ def translate(properties: Mapping[str, str], role: Role) -> Translation:
         match row.treatment:
             case Passed(other):
                 made: Mapping[str, str] = {other or name: value}
-            case Translated(into):
+            case Translated(into, _):
                 made = into(value, properties)
             case Own():
                 made = {}
@@ -457,7 +485,7 @@ def translate(properties: Mapping[str, str], role: Role) -> Translation:
             case _:
                 assert_never(row.treatment)
         for key, setting in made.items():
-            key = _ALIASES.get(key, key)
+            key = ALIASES.get(key, key)
             if settings.get(key, setting) != setting:
                 raise ConfigError(
                     f"`{set_by[key]}` and `{name}` are both set, and say different things; set one of them"

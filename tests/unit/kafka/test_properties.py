@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaException, Producer, cimpl
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import ConfigError, NotSupportedError
 from headrace.kafka import KafkaSource
 from headrace.kafka.properties import (
+    ALIASES,
     PROPERTIES,
+    Ignored,
+    Own,
+    Passed,
+    Property,
+    Refused,
     Role,
+    Translated,
     find,
     is_secret,
     masked,
@@ -50,14 +59,94 @@ def test_javas_own_defaults_may_be_set(client: str) -> None:
     Consumer({**settings, "group.id": "g"}) if role is CONSUMER else Producer(settings)
 
 
+def librdkafka_names() -> set[str]:
+    """The properties of the installed librdkafka that have a default, as it dumps them, without functions."""
+    library = ctypes.CDLL(cimpl.__file__)
+    names: set[str] = set()
+    for kind in ("", "topic_"):
+        new, dump = getattr(library, f"rd_kafka_{kind}conf_new"), getattr(library, f"rd_kafka_{kind}conf_dump")
+        destroy, free = getattr(library, f"rd_kafka_{kind}conf_destroy"), library.rd_kafka_conf_dump_free
+        new.restype, dump.restype = ctypes.c_void_p, ctypes.POINTER(ctypes.c_char_p)
+        dump.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t)]
+        destroy.argtypes, free.argtypes = [ctypes.c_void_p], [ctypes.POINTER(ctypes.c_char_p), ctypes.c_size_t]
+        made, count = new(), ctypes.c_size_t()
+        pairs = dump(made, ctypes.byref(count))
+        names |= {(pairs[at] or b"").decode() for at in range(0, count.value, 2)}
+        free(pairs, count)
+        destroy(made)
+    return {name for name in names if not re.search(r"_cb$|opaque|interceptors|default_topic_conf", name)}
+
+
+def test_every_property_of_librdkafka_has_an_answer() -> None:
+    names = librdkafka_names()
+    assert len(names) > 80
+    unsettable = {"builtin.features", "enabled_events", "enable_sasl_queue", "client.software.name"}
+    # A consumer of share groups, which is another client.
+    unsettable |= {name for name in names if name.startswith(("test.mock.", "share."))}
+    assert names - unsettable - {row.name for row in PROPERTIES} == set()
+
+
+ROWS = [(row, role) for row in PROPERTIES for role in Role if row.role in (None, role)]
+
+
+def refusal(settings: dict[str, str], role: Role) -> str:
+    """What a client says that is made with these settings; nothing if it takes them."""
+    make = Consumer if role is CONSUMER else Producer
+    try:
+        make({"bootstrap.servers": "127.0.0.1:1", "group.id": "g", "log_level": 0, **settings})
+    except KafkaException as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(("row", "role"), ROWS, ids=lambda part: getattr(part, "name", None))
+def test_every_row_does_what_it_says(row: Property, role: Role) -> None:
+    match row.treatment:
+        case Passed(name):
+            (setting,) = translate({row.name: "v"}, role).settings.items()
+            assert setting[1] == "v"
+            assert setting[0] in {name or row.name, ALIASES.get(name or row.name)}
+            # The client knows it, though it may not like this value.
+            assert "No such configuration property" not in refusal({setting[0]: "v"}, role)
+        case Own(what):
+            assert what
+            assert translate({row.name: "1"}, role).settings == {}
+        case Ignored(why):
+            found = translate({row.name: "v"}, role)
+            assert found.settings == {}
+            assert found.warnings == ((f"`{row.name}` has no effect: {why}",) if why else ())
+        case Refused(instead):
+            with pytest.raises(NotSupportedError, match=re.escape(f"`{row.name}` cannot be set: {instead}")):
+                translate({row.name: "v"}, role)
+        case Translated():
+            assert row.name in TRANSLATED
+
+
 def test_every_property_has_one_row_for_each_client() -> None:
     rows = Counter((row.name, role) for row in PROPERTIES for role in Role if row.role in (None, role))
     assert [at for at, count in rows.items() if count > 1] == []
 
 
+TRANSLATED = {
+    # Tested in their own places, in this file or test_jaas.py; the others below.
+    *("sasl.jaas.config", "sasl.login.callback.handler.class", "ssl.truststore.certificates"),
+    *("ssl.keystore.certificate.chain", "ssl.keystore.key"),
+    *("receive.buffer.bytes", "send.buffer.bytes", "buffer.memory", "sasl.mechanism", "sasl.mechanisms"),
+    *("ssl.truststore.location", "ssl.keystore.location", "ssl.endpoint.identification.algorithm"),
+    "partitioner.ignore.keys",
+}
+
+
 @pytest.mark.parametrize(
     ("properties", "role", "settings"),
     [
+        ({"receive.buffer.bytes": "65536"}, CONSUMER, {"socket.receive.buffer.bytes": "65536"}),
+        ({"sasl.mechanism": "PLAIN"}, PRODUCER, {"sasl.mechanism": "PLAIN"}),
+        (
+            {"ssl.endpoint.identification.algorithm": "HTTPS"},
+            PRODUCER,
+            {"ssl.endpoint.identification.algorithm": "https"},
+        ),
         ({"fetch.min.bytes": "7"}, CONSUMER, {"fetch.min.bytes": "7"}),
         ({"max.poll.records": "7"}, CONSUMER, {}),
         ({"value.deserializer": "org.example.D"}, CONSUMER, {}),
