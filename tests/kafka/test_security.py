@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +18,7 @@ from tests.kafka.secured import CERTIFICATE_USER, PASSWORD, SCRAM_USER, USER, Se
 
 from headrace.common import WatermarkStrategy
 from headrace.common.serialization import SimpleStringSchema
-from headrace.errors import ExternalError
+from headrace.errors import ConfigError, ExternalError
 from headrace.kafka import (
     DeliveryGuarantee,
     KafkaOffsetsInitializer,
@@ -30,6 +32,7 @@ from headrace.kafka.client.provision import create_topics
 from headrace.kafka.client.pure import PureClient
 from headrace.kafka.client.pure.admin import PureAdmin
 from headrace.kafka.presets import redpanda
+from headrace.kafka.properties import PROPERTIES
 
 
 def java(ca: Path, password: str = PASSWORD) -> dict[str, str]:
@@ -179,6 +182,58 @@ def test_a_job_reads_and_writes_exactly_once_and_tells_no_secret(
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert files
     assert not any(has_canary(file.read_bytes().decode("latin-1")) for file in files)
+
+
+PROGRAM = """
+from pathlib import Path
+from headrace.common import WatermarkStrategy
+from headrace.common.serialization import SimpleStringSchema
+from headrace.datastream import StreamExecutionEnvironment
+from headrace.kafka import (
+    DeliveryGuarantee, KafkaOffsetsInitializer, KafkaRecordSerializationSchema, KafkaSink, KafkaSource
+)
+
+properties = {properties!r}
+reading = KafkaSource.builder().set_bootstrap_servers("127.0.0.1:1").set_topics("in").set_properties(properties)
+reading.set_bounded(KafkaOffsetsInitializer.latest())
+schema = KafkaRecordSerializationSchema.builder().set_topic("out").set_value_serialization_schema(SimpleStringSchema())
+writing = KafkaSink.builder().set_bootstrap_servers("127.0.0.1:1").set_record_serializer(schema.build())
+writing.set_properties(properties).set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE)
+env = StreamExecutionEnvironment.get_execution_environment()
+stream = env.from_source(
+    reading.set_value_only_deserializer(SimpleStringSchema()).build(), WatermarkStrategy.no_watermarks(), "in"
+)
+stream.sink_to(writing.set_transactional_id_prefix("p").build())
+env.execute("told")
+"""
+
+
+def test_explaining_a_program_shows_no_secret(tmp_path: Path) -> None:
+    properties = {**java(tmp_path / "ca.pem"), "ssl.key.password": KEY_PASSWORD, "ssl.keystore.key": "canary"}
+    program = tmp_path / "told.py"
+    program.write_text(PROGRAM.format(properties=properties))
+    command = [sys.executable, "-m", "headrace", "explain", str(program)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "KafkaSource" in done.stdout
+    assert not has_canary(done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize("wrong", ["clientId", "'", "username=bob", "Module"])
+def test_no_refusal_of_a_property_shows_a_secret(wrong: str) -> None:
+    """Of each property that is one, and of each kind of value that is refused."""
+    secrets = [row.name for row in PROPERTIES if row.is_secret]
+    assert len(secrets) >= 10
+    for name in secrets:
+        for value in (f"canary {wrong}", f"canary{wrong} required;", f"canary\0{wrong}", f"x required {wrong}=canary;"):
+            properties = {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", name: value}
+            builder = KafkaSource.builder().set_topics("t").set_value_only_deserializer(SimpleStringSchema())
+            try:
+                source = builder.set_bootstrap_servers("127.0.0.1:1").set_properties(properties).build()
+                told = repr(source)
+                source.create_admin("x").close()
+            except ConfigError as error:
+                told = str(error)
+            assert not has_canary(told), name
 
 
 CONFLUENT_CLOUD = """

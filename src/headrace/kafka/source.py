@@ -189,6 +189,20 @@ class KafkaSource(Source):
         )
 
 
+def overridden(properties: Mapping[str, str], *, is_bounded: bool) -> list[str]:
+    """What the program sets, and a source decides in spite of it, as Flink's does.
+
+    >>> overridden({"client.id": "mine"}, is_bounded=False)
+    ['`client.id` has no effect: clients have names of their own, which begin with `client.id.prefix`']
+    """
+    said = []
+    if "client.id" in properties:
+        said.append("`client.id` has no effect: clients have names of their own, which begin with `client.id.prefix`")
+    if is_bounded and read_int(properties, "partition.discovery.interval.ms", 0) > 0:
+        said.append("`partition.discovery.interval.ms` has no effect: a bounded source looks for partitions once")
+    return said
+
+
 class KafkaSourceBuilder:
     """Says what a `KafkaSource` reads. Every method but `build` returns the builder."""
 
@@ -307,8 +321,14 @@ class KafkaSourceBuilder:
         token_source(properties)
         read_int(properties, "partition.discovery.interval.ms", 0)
         read_int(properties, "default.api.timeout.ms", 0)
-        for warning in translation.warnings:
+        for warning in (*translation.warnings, *overridden(properties, is_bounded=self._is_bounded)):
             _LOG.warning("KafkaSource: %s", warning)
+        if "auto.offset.reset" in properties:
+            _LOG.info(
+                "KafkaSource: `auto.offset.reset` is %s; the starting offsets alone would say %s",
+                strategy,
+                self._starting.reset_strategy.name.lower(),
+            )
         return KafkaSource(
             self._subscription,
             tuple(properties.items()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Callable
 
@@ -185,6 +186,57 @@ def test_one_function_makes_what_the_writer_takes(key: object, value: object, ma
 class _Bytes(SimpleStringSchema):
     def serializer(self) -> None:  # type: ignore[override]
         return None
+
+
+@pytest.mark.parametrize(
+    ("properties", "setting", "effective"),
+    [
+        # What a source decides in spite of the program, and what it leaves to it.
+        ({"client.id": "mine", "client.id.prefix": "p"}, "client.id", "p-0"),
+        ({"group.id": "g"}, "client.id", "g-0"),
+        ({}, "enable.auto.commit", "false"),
+        ({"enable.auto.commit": "true", "group.id": "g"}, "enable.auto.commit", "true"),
+        # The client never resets by itself; `reset_strategy` is the program's.
+        ({"auto.offset.reset": "latest"}, "auto.offset.reset", "error"),
+        ({"client.rack": "rack-1"}, "client.rack", "rack-1"),
+        ({"fetch.min.bytes": "7"}, "fetch.min.bytes", "7"),
+    ],
+)
+def test_what_becomes_of_a_sources_properties(properties: dict[str, str], setting: str, effective: str) -> None:
+    assert source().set_properties(properties).build().client_settings("0")[setting] == effective
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [
+        ({"client.id": "mine"}, "WARNING: KafkaSource: `client.id` has no effect"),
+        (
+            {"partition.discovery.interval.ms": "10"},
+            "WARNING: KafkaSource: `partition.discovery.interval.ms` has no effect",
+        ),
+        (
+            {"auto.offset.reset": "latest"},
+            "INFO: KafkaSource: `auto.offset.reset` is latest; the starting offsets alone would say earliest",
+        ),
+        ({"ssl.protocol": "TLSv1.3"}, "WARNING: KafkaSource: `ssl.protocol` has no effect"),
+        ({"linger.ms": "5"}, "WARNING: KafkaSource: `linger.ms` has no effect"),
+    ],
+)
+def test_what_a_source_decides_in_spite_of_the_program_is_said(
+    properties: dict[str, str], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    source().set_bounded(KafkaOffsetsInitializer.latest()).build()
+    assert caplog.records == []
+    source().set_bounded(KafkaOffsetsInitializer.latest()).set_properties(properties).build()
+    (record,) = caplog.records
+    assert f"{record.levelname}: {record.message}".startswith(said)
+
+
+def test_the_programs_reset_strategy_wins_over_the_starting_offsets() -> None:
+    latest = source().set_property("auto.offset.reset", "latest").build()
+    assert latest.reset_strategy is KafkaOffsetResetStrategy.LATEST
+    assert source().build().reset_strategy is KafkaOffsetResetStrategy.EARLIEST
 
 
 def test_properties_come_singly_in_a_dict_and_in_the_spellings_of_older_programs() -> None:
