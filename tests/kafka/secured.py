@@ -9,7 +9,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from urllib.parse import parse_qs
 
 from confluent_kafka.admin import (
     AclBinding,
@@ -64,14 +67,19 @@ def scram_line(user: str = SCRAM_USER, password: str = PASSWORD) -> str:
 
 
 def token(config: str) -> tuple[str, float, str]:
-    """A token for `bob`, for a minute, which nobody has signed."""
+    """A `TokenSource`: a token for `USER`."""
     assert config == "asked=canary"
+    return unsigned_token(USER)
+
+
+def unsigned_token(user: str) -> tuple[str, float, str]:
+    """A token for a minute, which nobody has signed; when it ends, and whose it is."""
     now, until = time.time(), time.time() + 60
 
     def part(claims: dict[str, object]) -> str:
         return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
 
-    return f"{part({'alg': 'none'})}.{part({'sub': USER, 'iat': now, 'exp': until})}.", until, USER
+    return f"{part({'alg': 'none'})}.{part({'sub': user, 'iat': now, 'exp': until})}.", until, user
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,8 @@ class Secured:
     """SSL, for clients with a certificate."""
     token_servers: str
     """OAUTHBEARER tokens, which nobody has to have signed."""
+    issuer: str
+    """Where such tokens are given to clients that know `USER`'s password."""
     misnamed_servers: str
     """SSL, with a certificate for another host."""
     expired_servers: str
@@ -143,6 +153,37 @@ class Secured:
                 future.result()
 
 
+class _Issuer(BaseHTTPRequestHandler):
+    """Exchanges a client's id and secret for a token, as OpenID Connect has it."""
+
+    def do_POST(self) -> None:
+        asked = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        known = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        if self.headers["Authorization"] != f"Basic {known}" or asked.get("scope") != ["kafka"]:
+            self.send_error(401)
+            return
+        token, _, _ = unsigned_token(USER)
+        answer = json.dumps({"access_token": token, "token_type": "Bearer", "expires_in": 60}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def _serving() -> Iterator[ThreadingHTTPServer]:
+    with ThreadingHTTPServer((HOST, 0), _Issuer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+
+
 @contextmanager
 def secured_broker(folder: Path, version: str = KAFKA_VERSIONS[0]) -> Iterator[Secured]:
     """Starts it. `folder` takes the certificates."""
@@ -191,7 +232,7 @@ def secured_broker(folder: Path, version: str = KAFKA_VERSIONS[0]) -> Iterator[S
             f'{_OAUTH} required unsecuredLoginStringClaim_sub="broker";'
         ),
     }
-    with DevBroker(version, port=ports["PLAINTEXT"], properties=properties) as broker, door:
+    with DevBroker(version, port=ports["PLAINTEXT"], properties=properties) as broker, door, _serving() as server:
         door.lead_to(ports["DOOR"])
         at = {name: f"{hosts.get(name, 'localhost')}:{port}" for name, port in ports.items()}
         made = Secured(
@@ -200,6 +241,7 @@ def secured_broker(folder: Path, version: str = KAFKA_VERSIONS[0]) -> Iterator[S
             at["SCRAM"],
             at["CERTIFICATE"],
             at["TOKEN"],
+            f"http://{HOST}:{server.server_port}/token",
             at["MISNAMED"],
             at["EXPIRED"],
             door,

@@ -14,7 +14,17 @@ import pytest
 from confluent_kafka import KafkaError, Producer
 from tests.kafka.door import Door
 from tests.kafka.jobs import TIMEOUT_S, committed, environment, sink, source
-from tests.kafka.secured import CERTIFICATE_USER, PASSWORD, SCRAM_USER, USER, Secured, plain_line, scram_line, token
+from tests.kafka.secured import (
+    CERTIFICATE_USER,
+    PASSWORD,
+    SCRAM_USER,
+    USER,
+    Secured,
+    plain_line,
+    quoted,
+    scram_line,
+    token,
+)
 
 from headrace.common import WatermarkStrategy
 from headrace.common.serialization import SimpleStringSchema
@@ -117,6 +127,20 @@ def scram(mechanism: str) -> Callable[[Secured, Path], dict[str, str]]:
     return lambda at, _: {**java(at.ca), "sasl.mechanism": mechanism, "sasl.jaas.config": scram_line()}
 
 
+OAUTH = "org.apache.kafka.common.security.oauthbearer"
+
+
+def client_credentials(at: Secured, secret: str) -> dict[str, str]:
+    login = f"clientId='{USER}' clientSecret={quoted(secret)} scope=kafka"
+    return {
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "OAUTHBEARER",
+        "sasl.login.callback.handler.class": f"{OAUTH}.secured.OAuthBearerLoginCallbackHandler",
+        "sasl.oauthbearer.token.endpoint.url": at.issuer,
+        "sasl.jaas.config": f"{OAUTH}.OAuthBearerLoginModule required {login};",
+    }
+
+
 WAYS: dict[str, tuple[str, Callable[[Secured, Path], Mapping[str, str]]]] = {
     "Java, PLAIN": ("servers", lambda at, _: java(at.ca)),
     "librdkafka, PLAIN": ("servers", lambda at, _: librdkafka(at.ca)),
@@ -133,6 +157,10 @@ WAYS: dict[str, tuple[str, Callable[[Secured, Path], Mapping[str, str]]]] = {
     "another host's certificate": (
         "misnamed_servers",
         lambda at, _: {**TLS, "ssl.truststore.location": str(at.ca), "ssl.endpoint.identification.algorithm": ""},
+    ),
+    "a client's id and secret": (
+        "token_servers",
+        lambda at, _: client_credentials(at, PASSWORD),
     ),
     "tokens": (
         "token_servers",
@@ -290,6 +318,11 @@ WRONG: dict[str, tuple[str, Callable[[Secured, Path], Mapping[str, str]], str]] 
             "sasl.jaas.config": scram_line(password="canary-of-a-typo"),
         },
         r"refused the login: .*invalid credentials.*`sasl.jaas.config`",
+    ),
+    "client's secret": (
+        "token_servers",
+        lambda at, _: client_credentials(at, "canary-of-a-typo"),
+        r"refused the login: Failed to acquire SASL OAUTHBEARER token: .*401.*`sasl.oauthbearer.token.endpoint.url`",
     ),
     "authority": (
         "servers",

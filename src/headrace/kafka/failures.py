@@ -98,6 +98,13 @@ def _connection_error(what: str, failure: Failure, servers: str, waited: str) ->
                 cure = "these brokers expect no SASL on this port: set `security.protocol` to SSL"
             elif "mechanism" in text and "upported" in text:
                 cure = "set `sasl.mechanism` to one that the brokers have"
+            elif "OAUTHBEARER token" in text:
+                # Of the issuer, which may answer with a whole page.
+                text = " ".join(text.split())
+                cure = (
+                    "check the client's id and secret (in `sasl.jaas.config` or `sasl.oauthbearer.*`), and "
+                    "`sasl.oauthbearer.token.endpoint.url`"
+                )
             return ExternalError(f"{what}: {servers} refused the login: {text}; {cure}")
         case "_SSL":
             return ExternalError(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from headrace.connector import Source, Transaction, TransactionContext
 from headrace.crash_points import crash_point
-from headrace.errors import ConfigError, HeadraceError, InternalError, StateError
+from headrace.errors import ConfigError, ExternalError, HeadraceError, InternalError, StateError
 from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import ClientError, CommittedOffset, Failure, KafkaTopicPartition, Producer
 from headrace.kafka.client.reports import is_hopeless
@@ -433,8 +433,13 @@ class KafkaTransaction(Transaction):
         crash_point("transaction.committed")
 
     def _settle(self, what: str, call: Callable[[], None]) -> None:
-        """Call until the outcome is known."""
+        """Call until the outcome is known; raises `ExternalError` when the time of every try is over.
+
+        It may then have been committed or not, as after a crash: the marker tells the next start.
+        """
+        tries = self._context.commit_retries + 1
         warned = time.monotonic()
+        deadline = warned + tries * self._timeout_s
         while True:
             try:
                 call()
@@ -442,6 +447,12 @@ class KafkaTransaction(Transaction):
             except ClientError as error:
                 if not is_unsettled(error.failure):
                     raise transaction_error_of(what, error.failure, self._servers) from None
+                if time.monotonic() > deadline:
+                    raise ExternalError(
+                        f"{what}: nobody knows, after {tries * self._timeout_s:g} s (`sink.committer.retries` is "
+                        f"{self._context.commit_retries}, each for `default.api.timeout.ms`): {error.failure}; the "
+                        "next start reads what became of it, and loses and repeats nothing"
+                    ) from None
                 if time.monotonic() - warned > _WARN_EVERY_S:
                     warned = time.monotonic()
                     _LOG.warning("%s yet, asking again until its outcome is known: %s", what, error.failure)
