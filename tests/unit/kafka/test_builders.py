@@ -239,6 +239,26 @@ def test_the_programs_reset_strategy_wins_over_the_starting_offsets() -> None:
     assert source().build().reset_strategy is KafkaOffsetResetStrategy.EARLIEST
 
 
+def test_a_secret_by_reference_is_looked_up_when_a_client_is_made_and_held_nowhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = "org.apache.kafka.common.security.plain.PlainLoginModule required username=bob password=opensesame;"
+    login = {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.jaas.config": "env:HEADRACE_TEST_LINE"}
+    reading, writing = source().set_properties(login).build(), sink().set_properties(login).build()
+    with pytest.raises(ConfigError, match=r"`sasl.jaas.config` is env:HEADRACE_TEST_LINE, and there is no such"):
+        reading.client_settings("0")
+    with pytest.raises(ConfigError, match=r"`sasl.jaas.config` is env:HEADRACE_TEST_LINE, and there is no such"):
+        writing.client_settings()
+
+    monkeypatch.setenv("HEADRACE_TEST_LINE", line)
+
+    assert reading.client_settings("0")["sasl.password"] == "opensesame"
+    assert writing.client_settings()["sasl.password"] == "opensesame"
+    for made in (reading, writing):
+        assert "env:HEADRACE_TEST_LINE" in repr(made)
+        assert b"opensesame" not in pickle.dumps(made)
+
+
 def test_properties_come_singly_in_a_dict_and_in_the_spellings_of_older_programs() -> None:
     several = {"fetch.min.bytes": "7", "client.rack": "a"}
     for reading in (source().set_properties(several), source().set_kafka_consumer_config(several)):
