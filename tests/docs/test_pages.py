@@ -9,6 +9,7 @@ import pytest
 from tests.docs.pages import PAGES, ROOT, snippets
 
 from headrace.cli.explain import options_table
+from headrace.kafka.properties_page import properties_table
 
 SOURCES = {
     file.relative_to(ROOT / "src" / "headrace").as_posix(): file.read_text(encoding="utf-8")
@@ -19,6 +20,11 @@ SOURCES = {
 def test_the_settings_page_holds_the_table_that_the_command_prints() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert page.endswith(f"\n\n{options_table()}\n"), "print it anew: headrace explain --options"
+
+
+def test_the_properties_page_holds_the_table_that_the_command_prints() -> None:
+    page = (ROOT / "docs" / "properties.md").read_text(encoding="utf-8")
+    assert page.endswith(f"\n\n{properties_table()}\n"), "print it anew: headrace explain --properties"
 
 
 def test_every_file_and_every_name_in_the_design_is_there() -> None:

@@ -1,12 +1,14 @@
-"""A second cluster, for what spans two or wants other settings."""
+"""Other clusters: a second one, for what spans two or wants other settings, and one with security."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from tests.kafka.secured import Secured, secured_broker
 
-from headrace.broker import DevBroker
+from headrace.broker import KAFKA_VERSIONS, DevBroker
 
 
 @pytest.fixture(scope="session")
@@ -21,4 +23,12 @@ def other_kafka() -> Iterator[DevBroker]:
         "log.cleaner.backoff.ms": "100",
     }
     with DevBroker(properties=properties) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """A broker with TLS, logins and authorisation."""
+    version = os.environ.get("HEADRACE_TEST_KAFKA_VERSION", KAFKA_VERSIONS[0])
+    with secured_broker(tmp_path_factory.mktemp("certificates"), version) as broker:
         yield broker

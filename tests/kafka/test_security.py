@@ -2,102 +2,47 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
-import random
-import shutil
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError, Producer
-from tests.kafka.certificates import Authority
 from tests.kafka.door import Door
 from tests.kafka.jobs import TIMEOUT_S, committed, environment, sink, source
+from tests.kafka.secured import (
+    CERTIFICATE_USER,
+    PASSWORD,
+    SCRAM_USER,
+    USER,
+    Secured,
+    plain_line,
+    quoted,
+    scram_line,
+    token,
+)
 
-from headrace.broker import DevBroker
-from headrace.broker.properties import HOST, free_ports
 from headrace.common import WatermarkStrategy
 from headrace.common.serialization import SimpleStringSchema
-from headrace.errors import ExternalError
-from headrace.kafka import DeliveryGuarantee, KafkaSource
+from headrace.errors import ConfigError, ExternalError
+from headrace.kafka import (
+    DeliveryGuarantee,
+    KafkaOffsetsInitializer,
+    KafkaRecordSerializationSchema,
+    KafkaSink,
+    KafkaSource,
+)
 from headrace.kafka.client.native import NativeClient, NativeUnavailableError
 from headrace.kafka.client.protocol import Client, ClientFailed, KafkaTopicPartition, Records
 from headrace.kafka.client.provision import create_topics
 from headrace.kafka.client.pure import PureClient
 from headrace.kafka.client.pure.admin import PureAdmin
-
-USER = "bob"
-PASSWORD = 'canary-"7f31\\'
-"""With what has to be escaped in a JAAS line."""
-
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made with `openssl`")
-
-
-@dataclass(frozen=True)
-class Secured:
-    """A broker with an open port and one with SASL_SSL, and authorities that signed its certificate and did not."""
-
-    open_servers: str
-    servers: str
-    ca: Path
-    other_ca: Path
-    token_servers: str
-    """A port that takes OAUTHBEARER tokens, which nobody has to have signed."""
-    door: Door
-    """Before a port with SSL, which clients reach in no other way."""
-
-
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    folder = tmp_path_factory.mktemp("certificates")
-    authority, other = Authority(folder / "ca").create(), Authority(folder / "other").create()
-    opened, controller, port, token_port, behind_door = free_ports(5, random.Random())
-    door = Door()
-    properties = {
-        "listeners": (
-            f"PLAINTEXT://{HOST}:{opened},CONTROLLER://{HOST}:{controller},SECURE://{HOST}:{port},"
-            f"TOKEN://{HOST}:{token_port},DOOR://{HOST}:{behind_door}"
-        ),
-        "advertised.listeners": (
-            f"PLAINTEXT://{HOST}:{opened},SECURE://localhost:{port},TOKEN://{HOST}:{token_port},"
-            f"DOOR://localhost:{door.port}"
-        ),
-        "listener.security.protocol.map": (
-            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,TOKEN:SASL_PLAINTEXT,DOOR:SSL"
-        ),
-        "listener.name.token.sasl.enabled.mechanisms": "OAUTHBEARER",
-        "listener.name.token.oauthbearer.sasl.jaas.config": (
-            "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required "
-            'unsecuredLoginStringClaim_sub="broker";'
-        ),
-        "controller.quorum.voters": f"1@{HOST}:{controller}",
-        "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(authority.keystore("DNS:localhost", f"IP:{HOST}")),
-        "listener.name.secure.sasl.enabled.mechanisms": "PLAIN",
-        "listener.name.secure.plain.sasl.jaas.config": (
-            f"org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}={quoted(PASSWORD)};"
-        ),
-    }
-    with DevBroker(port=opened, properties=properties) as broker, door:
-        door.lead_to(behind_door)
-        yield Secured(
-            broker.bootstrap_servers,
-            f"localhost:{port}",
-            authority.certificate,
-            other.certificate,
-            f"{HOST}:{token_port}",
-            door,
-        )
-
-
-def quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+from headrace.kafka.presets import redpanda
+from headrace.kafka.properties import PROPERTIES
 
 
 def java(ca: Path, password: str = PASSWORD) -> dict[str, str]:
@@ -105,10 +50,7 @@ def java(ca: Path, password: str = PASSWORD) -> dict[str, str]:
     return {
         "security.protocol": "SASL_SSL",
         "sasl.mechanism": "PLAIN",
-        "sasl.jaas.config": (
-            "org.apache.kafka.common.security.plain.PlainLoginModule required "
-            f"username={quoted(USER)} password={quoted(password)};"
-        ),
+        "sasl.jaas.config": plain_line(USER, password),
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": str(ca),
     }
@@ -126,28 +68,136 @@ def librdkafka(ca: Path) -> dict[str, str]:
 
 
 def has_canary(text: str) -> bool:
-    return "canary" in text
+    return "canary" in text or "PRIVATE KEY" in text
 
 
-@pytest.mark.parametrize("properties", [java, librdkafka])
+TLS = {"security.protocol": "SSL", "ssl.truststore.type": "PEM"}
+
+KEY_PASSWORD = "canary-of-a-key"
+
+
+def certified(at: Secured, folder: Path, who: str = CERTIFICATE_USER, *, is_expired: bool = False) -> dict[str, str]:
+    """TLS with a client certificate, in PEM."""
+    keystore = folder / "client.pem"
+    identity = at.authority.sign(who, is_expired=is_expired)
+    keystore.write_text(identity.key_pem() + identity.certificate_pem())
+    return {
+        "security.protocol": "SSL",
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(at.ca),
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(keystore),
+    }
+
+
+def pkcs12(at: Secured, folder: Path) -> dict[str, str]:
+    keystore = folder.with_name(f"{folder.name}-client.p12")
+    keystore.write_bytes(at.authority.sign(CERTIFICATE_USER).pkcs12(KEY_PASSWORD))
+    return {
+        "security.protocol": "SSL",
+        "ssl.ca.location": str(at.ca),
+        "ssl.keystore.type": "PKCS12",
+        "ssl.keystore.location": str(keystore),
+        "ssl.keystore.password": KEY_PASSWORD,
+    }
+
+
+def pem_in_properties(at: Secured, _: Path) -> dict[str, str]:
+    """As files of Java properties have it: in one line."""
+    identity = at.authority.sign(CERTIFICATE_USER)
+    return {
+        "security.protocol": "SSL",
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.certificates": at.ca.read_text().replace("\n", " "),
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.certificate.chain": identity.certificate_pem().replace("\n", "\\n"),
+        "ssl.keystore.key": identity.key_pem(KEY_PASSWORD).replace("\n", "\\n"),
+        "ssl.key.password": KEY_PASSWORD,
+    }
+
+
+def references(at: Secured, folder: Path) -> dict[str, str]:
+    """Secrets that are only referred to; a fixture sets the variable."""
+    file = folder.with_name(f"{folder.name}-jaas")
+    file.write_text(scram_line() + "\n")
+    return {**scram("SCRAM-SHA-512")(at, folder), "sasl.jaas.config": f"file:{file}"}
+
+
+def scram(mechanism: str) -> Callable[[Secured, Path], dict[str, str]]:
+    return lambda at, _: {**java(at.ca), "sasl.mechanism": mechanism, "sasl.jaas.config": scram_line()}
+
+
+OAUTH = "org.apache.kafka.common.security.oauthbearer"
+
+
+def client_credentials(at: Secured, secret: str) -> dict[str, str]:
+    login = f"clientId='{USER}' clientSecret={quoted(secret)} scope=kafka"
+    return {
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "OAUTHBEARER",
+        "sasl.login.callback.handler.class": f"{OAUTH}.secured.OAuthBearerLoginCallbackHandler",
+        "sasl.oauthbearer.token.endpoint.url": at.issuer,
+        "sasl.jaas.config": f"{OAUTH}.OAuthBearerLoginModule required {login};",
+    }
+
+
+WAYS: dict[str, tuple[str, Callable[[Secured, Path], Mapping[str, str]]]] = {
+    "Java, PLAIN": ("servers", lambda at, _: java(at.ca)),
+    "librdkafka, PLAIN": ("servers", lambda at, _: librdkafka(at.ca)),
+    "SCRAM-SHA-256": ("scram_servers", scram("SCRAM-SHA-256")),
+    "SCRAM-SHA-512": ("scram_servers", scram("SCRAM-SHA-512")),
+    "a preset": (
+        "scram_servers",
+        lambda at, _: {**redpanda(SCRAM_USER, "env:HEADRACE_TEST_PASSWORD"), "ssl.ca.location": str(at.ca)},
+    ),
+    "a file": ("scram_servers", references),
+    "client certificate in PEM": ("certificate_servers", certified),
+    "client certificate in PKCS#12": ("certificate_servers", pkcs12),
+    "client certificate in properties": ("certificate_servers", pem_in_properties),
+    "another host's certificate": (
+        "misnamed_servers",
+        lambda at, _: {**TLS, "ssl.truststore.location": str(at.ca), "ssl.endpoint.identification.algorithm": ""},
+    ),
+    "a client's id and secret": (
+        "token_servers",
+        lambda at, _: client_credentials(at, PASSWORD),
+    ),
+    "tokens": (
+        "token_servers",
+        lambda at, _: {
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "OAUTHBEARER",
+            "sasl.oauthbearer.config": "asked=canary",
+            "headrace.token.source": "tests.kafka.secured:token",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_job_reads_and_writes_exactly_once_and_tells_no_secret(
-    properties: Callable[[Path], Mapping[str, str]],
+    way: str,
     secured: Secured,
     topic_name: Callable[[str], str],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("HEADRACE_TEST_PASSWORD", PASSWORD)
+    where, make = WAYS[way]
+    servers, properties = getattr(secured, where), {**make(secured, tmp_path), "debug": "security,conf,feature"}
+    folder = tmp_path / "checkpoints"
     read, written = topic_name("in"), topic_name("out")
     create_topics(secured.open_servers, {read: 1, written: 1})
     producer = Producer({"bootstrap.servers": secured.open_servers, "log_level": 2})
     producer.produce(read, b"a")
     assert producer.flush(TIMEOUT_S) == 0
 
-    env = environment(tmp_path, execution_checkpointing_interval="1 s")
-    reading = source(secured.servers, read, {**properties(secured.ca), "group.id": read})
-    writing = sink(secured.servers, written, DeliveryGuarantee.EXACTLY_ONCE, properties(secured.ca))
+    env = environment(folder, execution_checkpointing_interval="1 s")
+    reading = source(servers, read, {**properties, "group.id": read})
+    writing = sink(servers, written, DeliveryGuarantee.EXACTLY_ONCE, properties)
     stream = env.from_source(reading, WatermarkStrategy.no_watermarks(), "in")
     stream.map(str.upper).sink_to(writing)
     plan = env.get_execution_plan()
@@ -155,31 +205,178 @@ def test_a_job_reads_and_writes_exactly_once_and_tells_no_secret(
 
     assert committed(secured.open_servers, written) == [b"A"]
     told = [repr(reading), repr(writing), plan, caplog.text, *capfd.readouterr()]
+    assert any("debug" in text for text in told)
     assert not any(map(has_canary, told))
-    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    files = [file for file in folder.rglob("*") if file.is_file()]
     assert files
-    assert not any(b"canary" in file.read_bytes() for file in files)
+    assert not any(has_canary(file.read_bytes().decode("latin-1")) for file in files)
 
 
-WRONG: dict[str, tuple[Callable[[Secured], Mapping[str, str]], str]] = {
+PROGRAM = """
+from pathlib import Path
+from headrace.common import WatermarkStrategy
+from headrace.common.serialization import SimpleStringSchema
+from headrace.datastream import StreamExecutionEnvironment
+from headrace.kafka import (
+    DeliveryGuarantee, KafkaOffsetsInitializer, KafkaRecordSerializationSchema, KafkaSink, KafkaSource
+)
+
+properties = {properties!r}
+reading = KafkaSource.builder().set_bootstrap_servers("127.0.0.1:1").set_topics("in").set_properties(properties)
+reading.set_bounded(KafkaOffsetsInitializer.latest())
+schema = KafkaRecordSerializationSchema.builder().set_topic("out").set_value_serialization_schema(SimpleStringSchema())
+writing = KafkaSink.builder().set_bootstrap_servers("127.0.0.1:1").set_record_serializer(schema.build())
+writing.set_properties(properties).set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE)
+env = StreamExecutionEnvironment.get_execution_environment()
+stream = env.from_source(
+    reading.set_value_only_deserializer(SimpleStringSchema()).build(), WatermarkStrategy.no_watermarks(), "in"
+)
+stream.sink_to(writing.set_transactional_id_prefix("p").build())
+env.execute("told")
+"""
+
+
+def test_explaining_a_program_shows_no_secret(tmp_path: Path) -> None:
+    properties = {**java(tmp_path / "ca.pem"), "ssl.key.password": KEY_PASSWORD, "ssl.keystore.key": "canary"}
+    program = tmp_path / "told.py"
+    program.write_text(PROGRAM.format(properties=properties))
+    command = [sys.executable, "-m", "headrace", "explain", str(program)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "KafkaSource" in done.stdout
+    assert not has_canary(done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize("wrong", ["clientId", "'", "username=bob", "Module"])
+def test_no_refusal_of_a_property_shows_a_secret(wrong: str) -> None:
+    """Of each property that is one, and of each kind of value that is refused."""
+    secrets = [row.name for row in PROPERTIES if row.is_secret]
+    assert len(secrets) >= 10
+    for name in secrets:
+        for value in (f"canary {wrong}", f"canary{wrong} required;", f"canary\0{wrong}", f"x required {wrong}=canary;"):
+            properties = {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", name: value}
+            builder = KafkaSource.builder().set_topics("t").set_value_only_deserializer(SimpleStringSchema())
+            try:
+                source = builder.set_bootstrap_servers("127.0.0.1:1").set_properties(properties).build()
+                told = repr(source)
+                source.create_admin("x").close()
+            except ConfigError as error:
+                told = str(error)
+            assert not has_canary(told), name
+
+
+CONFLUENT_CLOUD = """
+# Required connection configs for Kafka producer, consumer, and admin
+bootstrap.servers={servers}
+security.protocol=SASL_SSL
+sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required username='{key}' password='{secret}';
+sasl.mechanism=PLAIN
+# Required for correctness in Apache Kafka clients prior to 2.6
+client.dns.lookup=use_all_dns_ips
+# Best practice for higher availability in Apache Kafka clients prior to 3.0
+session.timeout.ms=45000
+# Best practice for Kafka producer to prevent data loss
+acks=all
+"""
+
+
+def test_confluent_clouds_snippet_works_as_pasted(secured: Secured, topic_name: Callable[[str], str]) -> None:
+    topic = topic_name("pasted")
+    create_topics(secured.open_servers, {topic: 1})
+    secret = PASSWORD.replace("\\", "\\\\")
+    pasted = CONFLUENT_CLOUD.format(servers=secured.servers, key=USER, secret=secret)
+    lines = [line.partition("=") for line in pasted.splitlines() if line and not line.startswith("#")]
+    properties = {name: value for name, _, value in lines}
+    # The snippet's own brokers have a certificate of a public authority.
+    trust = {"ssl.truststore.type": "PEM", "ssl.truststore.location": str(secured.ca)}
+    schema = KafkaRecordSerializationSchema.builder().set_topic(topic)
+    schema.set_value_serialization_schema(SimpleStringSchema())
+    # One snippet serves producers and consumers, so each finds properties of the other.
+    writing = KafkaSink.builder().set_kafka_producer_config({**properties, **trust})
+    env = environment()
+    env.from_collection(["a"]).sink_to(writing.set_record_serializer(schema.build()).build())
+    env.execute("pasted writer")
+
+    env = environment()
+    reading = KafkaSource.builder().set_kafka_consumer_config({**properties, **trust}).set_topics(topic)
+    reading.set_bounded(KafkaOffsetsInitializer.latest()).set_value_only_deserializer(SimpleStringSchema())
+    stream = env.from_source(reading.build(), WatermarkStrategy.no_watermarks(), "in")
+    with stream.execute_and_collect("pasted reader") as found:
+        assert list(found) == ["a"]
+
+
+WRONG: dict[str, tuple[str, Callable[[Secured, Path], Mapping[str, str]], str]] = {
     "password": (
-        lambda at: java(at.ca, "canary-of-a-typo"),
+        "servers",
+        lambda at, _: java(at.ca, "canary-of-a-typo"),
         r"refused the login: .*Invalid username or password.*`sasl.jaas.config`",
     ),
+    "SCRAM password": (
+        "scram_servers",
+        lambda at, _: {
+            **java(at.ca),
+            "sasl.mechanism": "SCRAM-SHA-512",
+            "sasl.jaas.config": scram_line(password="canary-of-a-typo"),
+        },
+        r"refused the login: .*invalid credentials.*`sasl.jaas.config`",
+    ),
+    "client's secret": (
+        "token_servers",
+        lambda at, _: client_credentials(at, "canary-of-a-typo"),
+        r"refused the login: Failed to acquire SASL OAUTHBEARER token: .*401.*`sasl.oauthbearer.token.endpoint.url`",
+    ),
     "authority": (
-        lambda at: java(at.other_ca),
-        r"TLS to .* failed: .*certificate verify failed.*`ssl.ca.location`",
+        "servers",
+        lambda at, _: java(at.other_ca),
+        r"TLS to .* failed: no authority that is trusted here has signed .*; set `ssl.ca.location`",
+    ),
+    "authority of the machine": (
+        "servers",
+        lambda at, _: {**librdkafka(at.ca), "ssl.ca.location": ""},
+        r"TLS to .* failed: no authority that is trusted here has signed .*; set `ssl.ca.location`",
+    ),
+    "host": (
+        "misnamed_servers",
+        lambda at, _: {**TLS, "ssl.truststore.location": str(at.ca)},
+        r"TLS to .* failed: the brokers' certificate is for another host .*; .*`bootstrap.servers`",
+    ),
+    "expired": (
+        "expired_servers",
+        lambda at, _: {**TLS, "ssl.truststore.location": str(at.ca)},
+        r"TLS to .* failed: the brokers' certificate has expired.*; renew it",
+    ),
+    "no client certificate": (
+        "certificate_servers",
+        lambda at, _: {**TLS, "ssl.truststore.location": str(at.ca)},
+        r"TLS to .* failed: the brokers want a client certificate.*; set `ssl.certificate.location`",
+    ),
+    "expired client certificate": (
+        "certificate_servers",
+        lambda at, folder: certified(at, folder, is_expired=True),
+        r"TLS to .* failed: the brokers do not take the client certificate.*has not expired",
     ),
     "no protocol": (
-        lambda at: {},
+        "servers",
+        lambda at, _: {},
         r"cannot be reached: connections are closed .*over TLS.*`security.protocol`",
     ),
     "no login": (
-        lambda at: {"security.protocol": "SSL", "ssl.ca.location": str(at.ca)},
+        "servers",
+        lambda at, _: {"security.protocol": "SSL", "ssl.ca.location": str(at.ca)},
         r"cannot be reached: connections are closed .*over TLS.*`security.protocol` to SASL_SSL",
     ),
+    "no TLS there": (
+        "open_servers",
+        lambda at, _: librdkafka(at.ca),
+        r"speaks no TLS: set `security.protocol` to PLAINTEXT",
+    ),
+    "a login where there is none": (
+        "misnamed_servers",
+        lambda at, _: {**librdkafka(at.ca), "ssl.endpoint.identification.algorithm": "none"},
+        r"refused the login: .*expect no SASL on this port: set `security.protocol` to SSL",
+    ),
     "mechanism": (
-        lambda at: {**librdkafka(at.ca), "sasl.mechanisms": "SCRAM-SHA-512"},
+        "servers",
+        lambda at, _: {**librdkafka(at.ca), "sasl.mechanisms": "SCRAM-SHA-512"},
         r"refused the login: .*`sasl.mechanism`",
     ),
 }
@@ -196,33 +393,22 @@ def test_what_is_wrong_is_named_within_seconds_and_without_the_secret(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    make, message = WRONG[wrong]
-    properties = make(secured)
+    where, make, message = WRONG[wrong]
+    servers, properties = getattr(secured, where), make(secured, tmp_path)
     env = environment(tmp_path)
     if role == "source":
-        reading = source(secured.servers, "in", properties)
+        reading = source(servers, "in", properties)
         stream = env.from_source(reading, WatermarkStrategy.no_watermarks(), "in")
         stream.print()
     else:
         guarantee = DeliveryGuarantee.NONE if role == "sink" else DeliveryGuarantee.EXACTLY_ONCE
-        env.from_collection(["a"]).sink_to(sink(secured.servers, "out", guarantee, properties))
+        env.from_collection(["a"]).sink_to(sink(servers, "out", guarantee, properties))
     begun = time.monotonic()
     with pytest.raises(ExternalError, match=message) as raised:
         env.execute("refused")
     assert time.monotonic() - begun < 8
     told = [*traceback.format_exception(raised.value), caplog.text, *capfd.readouterr()]
     assert not any(has_canary(text) for text in told)
-
-
-def token(config: str) -> tuple[str, float, str]:
-    """A token for `bob`, for a minute, which nobody has signed."""
-    assert config == "asked=canary"
-    now, until = time.time(), time.time() + 60
-
-    def part(claims: dict[str, object]) -> str:
-        return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
-
-    return f"{part({'alg': 'none'})}.{part({'sub': USER, 'iat': now, 'exp': until})}.", until, USER
 
 
 TOKENS = {
@@ -294,16 +480,6 @@ def test_a_connection_that_was_closed_while_nobody_asked_is_no_failure(secured: 
     admin._reports.on_error(KafkaError(KafkaError._ALL_BROKERS_DOWN))
     assert admin.describe_topics(["a"]) == before
     admin.close()
-
-
-def test_tls_to_a_port_that_speaks_none_is_named_within_seconds(secured: Secured) -> None:
-    env = environment()
-    reading = source(secured.open_servers, "in", librdkafka(secured.ca))
-    env.from_source(reading, WatermarkStrategy.no_watermarks(), "in").print()
-    begun = time.monotonic()
-    with pytest.raises(ExternalError, match=r"speaks no TLS: set `security.protocol` to PLAINTEXT"):
-        env.execute("refused")
-    assert time.monotonic() - begun < 8
 
 
 @pytest.fixture

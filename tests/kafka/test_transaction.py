@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -372,6 +373,42 @@ def test_a_stalled_broker_leaves_a_commit_open_until_it_settles(
     assert len(calls) >= 4
     assert at_work.transaction.read_marker() == "one"
     assert committed(servers, topic) == [b"x"]
+
+
+def test_a_commit_that_stays_unknown_is_given_up_and_its_outcome_read_by_the_next_start(
+    stalling: DevBroker,
+    region: Regions,
+    sink: Sinks,
+    topic_name: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    servers, topic = stalling.bootstrap_servers, topic_name("out")
+    at_work = region(sink(topic, servers=servers), topic)
+    transaction = at_work.transaction
+    transaction.fence()
+    at_work.write(b"x")
+    at_work.flush()
+    monkeypatch.setattr("headrace.kafka.transaction._CALL_S", 0.2)
+    monkeypatch.setattr(transaction, "_timeout_s", 0.1)
+    transaction._context = replace(transaction._context, commit_retries=4)
+    kind: Any = type(transaction._producer)
+    commit = kind.commit_transaction
+
+    def stalled(self: Any, timeout_s: float) -> None:
+        stalling.pause()
+        commit(self, timeout_s)
+
+    monkeypatch.setattr(kind, "commit_transaction", stalled)
+    try:
+        with pytest.raises(ExternalError, match=r"nobody knows, after 0.5 s \(`sink.committer.retries` is 4") as raised:
+            transaction.commit("one")
+        assert raised.value.retriable
+    finally:
+        stalling.resume()
+    monkeypatch.undo()
+    transaction.fence()
+    marker = transaction.read_marker()
+    assert committed(servers, topic) == ([b"x"] if marker == "one" else [])
 
 
 def test_a_writer_of_a_transaction_has_no_client_of_its_own(region: Regions, sink: Sinks, make_topic: Make) -> None:

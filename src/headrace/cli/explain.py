@@ -13,6 +13,7 @@ from headrace.common import options
 from headrace.common.config_options import DURATION, ConfigOption
 from headrace.common.configuration import Configuration
 from headrace.errors import NotSupportedError
+from headrace.kafka.properties_page import properties_table
 from headrace.plan.explain import explain as explain_plan
 from headrace.plan.graph import Plan
 from headrace.plan.parallelism import with_parallelism
@@ -47,12 +48,14 @@ class _Taker:
 )
 @click.option("-D", "settings", metavar="KEY=VALUE", multiple=True, callback=settings_of, help="A setting. Repeatable.")
 @click.option("--options", "only_options", is_flag=True, help="Print every setting instead, as a table.")
+@click.option("--properties", "only_properties", is_flag=True, help="Print every property of Kafka, as a table.")
 def explain(
     program: Path | None,
     arguments: tuple[str, ...],
     parallelism: int | None,
     settings: Configuration,
     only_options: bool,
+    only_properties: bool,
 ) -> None:
     """Print the plan of a program's first job: operators, ids, what commits together, what is guaranteed.
 
@@ -63,12 +66,16 @@ def explain(
       headrace explain market_lag.py
       headrace explain --parallelism 4 market_lag.py
       headrace explain --options
+      headrace explain --properties
     """
     if only_options:
         click.echo(options_table())
         return
+    if only_properties:
+        click.echo(properties_table())
+        return
     if program is None:
-        raise click.UsageError("name a program, or give --options")
+        raise click.UsageError("name a program, or give --options or --properties")
     if parallelism is not None:
         settings = Configuration(settings).set_string(options.PARALLELISM.key, str(parallelism))
     try:

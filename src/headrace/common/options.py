@@ -111,6 +111,14 @@ TOLERABLE_FAILED_CHECKPOINTS: ConfigOption[int] = ConfigOption(
     "How many checkpoints may fail in a row before the job does.",
     minimum=0,
 )
+COMMITTER_RETRIES: ConfigOption[int] = ConfigOption(
+    "sink.committer.retries",
+    INTEGER,
+    10,
+    "How often a commit whose outcome is not known is asked for again, each time for the sink's "
+    "`default.api.timeout.ms`, before the job starts again and reads what became of it.",
+    minimum=0,
+)
 CHECKPOINT_RETENTION: ConfigOption[str] = ConfigOption(
     "execution.checkpointing.externalized-checkpoint-retention",
     one_of("DELETE_ON_CANCELLATION", "RETAIN_ON_CANCELLATION", "NO_EXTERNALIZED_CHECKPOINTS"),

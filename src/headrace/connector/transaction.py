@@ -32,6 +32,8 @@ class TransactionContext:
     region: str
     checkpoint_interval_ms: int | None
     checkpoint_timeout_ms: int
+    commit_retries: int = 10
+    """How often a commit of unknown outcome is tried again before it is left to the next start."""
 
 
 class Transaction(ABC):

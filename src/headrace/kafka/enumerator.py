@@ -29,7 +29,7 @@ from headrace.kafka.client.protocol import (
     Position,
     TopicDescription,
 )
-from headrace.kafka.failures import error_of, is_unknown_topic
+from headrace.kafka.failures import error_of, is_unknown_topic, may_not, missing_right
 from headrace.kafka.offsets import (
     Custom,
     Earliest,
@@ -162,6 +162,8 @@ class EnumeratorSettings:
     group_id: str | None
     servers: str
     keeps_unsubscribed: bool = True
+    commits: bool = False
+    """Whether offsets are committed to the group."""
 
 
 class KafkaSplitEnumerator(SplitEnumerator):
@@ -188,8 +190,23 @@ class KafkaSplitEnumerator(SplitEnumerator):
             if isinstance(self._first.place, Latest):
                 # A topic may have been found and read since: its `latest` must not be resolved a second time.
                 self._first = KafkaOffsetsInitializer.earliest()
+        self._check_group()
         self._known = {split.partition for split in kept}
         return [*kept, *self._find(subscription, is_strict=True)]
+
+    def _check_group(self) -> None:
+        """Whether offsets may be committed to the group: who may not hears nothing for 45 s, and then of a time-out."""
+        group = self._settings.group_id
+        if group is None or not self._settings.commits:
+            return
+        try:
+            found = self._admin.group_operations(group)
+        except ClientError as error:
+            _LOG.warning("whether offsets may be committed to group %r could not be asked: %s", group, error.failure)
+            return
+        if may_not(found, "READ"):
+            what = f"offsets cannot be committed to group {group!r}"
+            raise missing_right(what, "Read", f"group {group!r} (or `commit.offsets.on.checkpoint` set to false)")
 
     def discover(self) -> list[Split]:
         """New partitions: from their first record, or, if none had been found before, from the starting offsets.
@@ -245,6 +262,9 @@ class KafkaSplitEnumerator(SplitEnumerator):
         """Raises `ExternalError` for a topic that is not there, or leaves it out if it is not to be so strict."""
         described: dict[str, TopicDescription] = {}
         for name, found in self._admin.describe_topics(names).items():
+            if may_not(found, "READ"):
+                # Reading it would give no record and no error, for ever.
+                raise missing_right(f"topic {name!r} cannot be read", "Read", f"topic {name!r}")
             if isinstance(found, TopicDescription):
                 described[name] = found
             elif is_strict or not is_unknown_topic(found):
@@ -301,6 +321,8 @@ class KafkaSplitEnumerator(SplitEnumerator):
         committed = {}
         answer = self._admin.committed(group, sorted(partitions), stable=False) if partitions else {}
         for partition, found in answer.items():
+            if may_not(found, "DESCRIBE"):
+                raise missing_right("committed offsets cannot be read", "Describe", f"group {group!r}")
             if isinstance(found, Failure):
                 raise error_of(f"offsets of group {group!r} cannot be read", found, self._settings.servers)
             if isinstance(found, CommittedOffset):

@@ -1,16 +1,17 @@
 """What a client's failures mean: the one place that turns them into Headrace's errors, with the setting and the cure.
 
 A call that cannot connect says only that it timed out; what went wrong is in the failure's `cause`. One text of the
-client covers several TLS faults, so the message names all of them.
+client covers several TLS faults: the message names the one that a second look has found, or all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from headrace.connector import TransactionLost
 from headrace.errors import ConfigError, ExternalError, FencedError, HeadraceError
-from headrace.kafka.client.protocol import Failure
+from headrace.kafka.client.protocol import Failure, TlsFault, TopicDescription
 
 _FENCED = frozenset({"_FENCED", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH"})
 _CONNECTION = frozenset({"_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_MSG_TIMED_OUT", "_RESOLVE"})
@@ -43,6 +44,29 @@ def error_of(what: str, failure: Failure, servers: str) -> HeadraceError:
     return _connection_error(what, told, servers, waited) or _rights_error(what, told) or _other_error(what, failure)
 
 
+def missing_right(what: str, right: str, resource: str) -> ExternalError:
+    """The error for `what` failed, as this principal has no `right` (`"Read"`) on a resource (`"topic 't'"`)."""
+    return ExternalError(
+        f"{what}: this principal needs {right} on {resource}, and has not got it; grant it (an ACL of the cluster), or "
+        "log in as somebody who has it",
+        retriable=False,
+    )
+
+
+def may_not(found: object, operation: str) -> bool:
+    """Whether this answer says that the principal may not do this (`READ`): a refusal, a topic's description or a
+    group's operations. False if it does not say."""
+    match found:
+        case Failure(name):
+            return name.endswith("AUTHORIZATION_FAILED")
+        case TopicDescription(operations=operations):
+            return operations is not None and operation not in operations
+        case frozenset():
+            return operation not in found
+        case _:
+            return False
+
+
 def undelivered(failures: Sequence[Failure]) -> str:
     """What failed, for `error_of`, when these deliveries did."""
     more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
@@ -64,13 +88,23 @@ def transaction_error_of(what: str, failure: Failure, servers: str) -> HeadraceE
 
 def _connection_error(what: str, failure: Failure, servers: str, waited: str) -> HeadraceError | None:
     text = failure.text
+    if failure.fault is not None:
+        return ExternalError(f"{what}: TLS to {servers} failed: {failure.fault.value} ({text}); {_cure(failure.fault)}")
     match failure.name:
         case "_AUTHENTICATION":
             cure = "check `sasl.username` and `sasl.password` (or `sasl.jaas.config`)"
-            if "mechanism" in text and "upported" in text:
-                cure = "set `sasl.mechanism` to one that the brokers have"
-            elif "Request not valid in current SASL state" in text:
+            # First, as its text names the mechanisms that are supported there: none.
+            if "Request not valid in current SASL state" in text:
                 cure = "these brokers expect no SASL on this port: set `security.protocol` to SSL"
+            elif "mechanism" in text and "upported" in text:
+                cure = "set `sasl.mechanism` to one that the brokers have"
+            elif "OAUTHBEARER token" in text:
+                # Of the issuer, which may answer with a whole page.
+                text = " ".join(text.split())
+                cure = (
+                    "check the client's id and secret (in `sasl.jaas.config` or `sasl.oauthbearer.*`), and "
+                    "`sasl.oauthbearer.token.endpoint.url`"
+                )
             return ExternalError(f"{what}: {servers} refused the login: {text}; {cure}")
         case "_SSL":
             return ExternalError(
@@ -94,6 +128,28 @@ def _connection_error(what: str, failure: Failure, servers: str, waited: str) ->
             return ExternalError(f"{what}: {servers} cannot be reached: {text}; {cure}{waited}")
         case _:
             return None
+
+
+def _cure(fault: TlsFault) -> str:
+    match fault:
+        case TlsFault.AUTHORITY:
+            return "set `ssl.ca.location` to the CA that signed it (in Java's words `ssl.truststore.location`, as PEM)"
+        case TlsFault.EXPIRED:
+            return "renew it at the brokers, or set this machine's clock"
+        case TlsFault.NAME:
+            return (
+                "name the brokers in `bootstrap.servers` as their certificate does (or, if anybody may pose as them, "
+                "set `ssl.endpoint.identification.algorithm` to none)"
+            )
+        case TlsFault.NO_CERTIFICATE:
+            return "set `ssl.certificate.location` and `ssl.key.location` (in Java's words `ssl.keystore.*`)"
+        case TlsFault.CERTIFICATE:
+            return (
+                "check that the one in `ssl.certificate.location` (or `ssl.keystore.*`) has not expired, and that the "
+                "brokers trust the CA that signed it"
+            )
+        case _:
+            assert_never(fault)
 
 
 def _rights_error(what: str, failure: Failure) -> HeadraceError | None:

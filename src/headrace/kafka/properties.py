@@ -8,13 +8,17 @@ what a program means, the Java client's defaults hold (`CONSUMER_DEFAULTS`, `PRO
 from __future__ import annotations
 
 import difflib
+import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, TypeAlias, assert_never, overload
+from typing import Final, TypeAlias, assert_never, cast, overload
 
 from headrace.errors import ConfigError, NotSupportedError
+from headrace.kafka import jaas
+from headrace.kafka.client.protocol import TokenSource
+from headrace.kafka.secrets import is_reference, resolve
 
 
 class Role(Enum):
@@ -33,7 +37,9 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """Headrace's or the connector's own; no client sees it."""
+    """Headrace's or the connector's own; no client sees it. `what` says what it does."""
+
+    what: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +58,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Translated:
-    """Becomes the settings that `into` makes of its value and of all properties."""
+    """Becomes the settings that `into` makes of its value and of all properties; `what` says which."""
 
     into: Callable[[str, Mapping[str, str]], Mapping[str, str]]
+    what: str
 
 
 Treatment: TypeAlias = Passed | Own | Ignored | Refused | Translated
@@ -102,44 +109,66 @@ PRODUCER_DEFAULTS: Final[Mapping[str, str]] = {
     "queue.buffering.max.kbytes": str(128 * 1024),
 }
 
-_JAAS_LOGIN: Final = re.compile(
-    r"\s*(?P<module>[\w.$]+)\s+(?:required|requisite|sufficient|optional)\b(?P<rest>.*)", re.S
-)
-_JAAS_OPTION: Final = re.compile(r"""\s*(?P<name>[\w.]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s";]+))""")
-
 
 def _jaas(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
-    """User and password of a JAAS line. Errors never show the line: it holds the password."""
-    login = _JAAS_LOGIN.fullmatch(value)
-    module = login["module"].rpartition(".")[2] if login else ""
-    if login is None or module not in ("PlainLoginModule", "ScramLoginModule"):
-        raise ConfigError(
-            "`sasl.jaas.config` is not a line that Headrace reads; it takes `…PlainLoginModule required "
-            'username="…" password="…";` and the same with ScramLoginModule. For other mechanisms use '
-            "librdkafka's `sasl.*` settings"
-        )
-    options: dict[str, str] = {}
-    rest = login["rest"].strip()
-    while rest not in ("", ";"):
-        option = _JAAS_OPTION.match(rest)
-        if option is None:
-            raise ConfigError('`sasl.jaas.config` has an option that is not NAME="VALUE"; check its quotes and `;`')
-        quoted = option["quoted"]
-        options[option["name"]] = option["bare"] if quoted is None else re.sub(r"(?s)\\(.)", r"\1", quoted)
-        rest = rest[option.end() :].strip()
-    if not {"username", "password"} <= options.keys():
-        raise ConfigError("`sasl.jaas.config` has no username or no password; give both")
-    mechanism = properties.get("sasl.mechanism", properties.get("sasl.mechanisms"))
-    if mechanism is None:
-        raise ConfigError("`sasl.jaas.config` is set and `sasl.mechanism` is not; set it, for example to PLAIN")
-    if mechanism.startswith("SCRAM") != (module == "ScramLoginModule"):
-        raise ConfigError(f"`sasl.jaas.config` names {module}, which does not fit `sasl.mechanism` {mechanism}")
-    return {"sasl.username": options["username"], "sasl.password": options["password"]}
+    # A line that is only referred to is read when it is known.
+    return {} if is_reference(value) else jaas.settings_of(value, properties)
 
+
+def _mechanism(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
+    """Java's default is Kerberos, so a program that sets that without a login means nothing by it."""
+    if not _has_login(properties):
+        return {"sasl.mechanism": value} if value.upper() != "GSSAPI" else {}
+    match value.upper():
+        case "GSSAPI":
+            raise NotSupportedError(f"`sasl.mechanism` is GSSAPI: {jaas.NO_KERBEROS}")
+        case "AWS_MSK_IAM":
+            raise NotSupportedError(f"`sasl.mechanism` is AWS_MSK_IAM: {jaas.USE_MSK_IAM}")
+        case _:
+            return {"sasl.mechanism": value}
+
+
+def _has_login(properties: Mapping[str, str]) -> bool:
+    return properties.get("security.protocol", "").upper().startswith("SASL")
+
+
+def _token_handler(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
+    # Java's own, which asks for tokens with the client's id and secret; librdkafka has it built in.
+    if value.rpartition(".")[2] == "OAuthBearerLoginCallbackHandler":
+        return {}
+    raise NotSupportedError(
+        f"`sasl.login.callback.handler.class` cannot be {value}: Headrace runs no Java classes; name a function of "
+        "Python that gives tokens with `headrace.token.source`"
+    )
+
+
+def _pem(name: str) -> Translated:
+    def into(value: str, _: Mapping[str, str]) -> Mapping[str, str]:
+        return {name: value if is_reference(value) else _unfolded(value)}
+
+    return Translated(into, f"`{name}`; may be in one line")
+
+
+def _unfolded(pem: str) -> str:
+    r"""PEM with its line breaks: files of Java properties have it in one line, with `\n` or blanks between."""
+
+    def block(found: re.Match[str]) -> str:
+        label, body = found["label"], found["body"]
+        # The headers of old encrypted keys have blanks of their own.
+        lines = body.strip().splitlines() if ":" in body else body.split()
+        return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----"]) + "\n"
+
+    return _PEM_BLOCK.sub(block, pem.replace("\\n", "\n"))
+
+
+_PEM_BLOCK: Final = re.compile(
+    r"-----BEGIN (?P<label>[A-Z0-9 ]+)-----(?P<body>[^-]*(?:-(?!----)[^-]*)*)-----END (?P=label)-----\s*"
+)
 
 _TO_PEM: Final = (
     "librdkafka reads PEM. Convert it: `keytool -importkeystore -srckeystore STORE.jks -destkeystore STORE.p12 "
-    "-deststoretype PKCS12`, then `openssl pkcs12 -in STORE.p12 -out STORE.pem`, and set"
+    "-deststoretype PKCS12` (not for one that is PKCS12 already), then `openssl pkcs12 -in STORE.p12 -out STORE.pem`, "
+    "and set"
 )
 
 
@@ -179,24 +208,16 @@ def _ignore_keys(value: str, properties: Mapping[str, str]) -> Mapping[str, str]
     return {"partitioner": "random"} if read_bool(properties, "partitioner.ignore.keys", False) else {}
 
 
-def _kinit(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
-    """The path of a program in Java, a command with its arguments in librdkafka."""
-    if " " in value:
-        return {"sasl.kerberos.kinit.cmd": value}
-    login = '-t "%{sasl.kerberos.keytab}" -k %{sasl.kerberos.principal}'
-    return {"sasl.kerberos.kinit.cmd": f"{value} -R {login} || {value} {login}"}
-
-
 def _socket_buffer(name: str) -> Callable[[str, Mapping[str, str]], Mapping[str, str]]:
     # -1 means the system's default in Java, 0 in librdkafka.
     return lambda value, _: {f"socket.{name}": str(max(0, _number(name, value)))}
 
 
 def _number(name: str, value: str) -> int:
-    try:
-        return int(value)
-    except ValueError:
-        raise ConfigError(f"`{name}` is {value!r}; it has to be a whole number") from None
+    # `int` takes more than Java does: 1_000, and other scripts' digits. A number has 64 bits at most in both clients.
+    if re.fullmatch(r"[+-]?[0-9]{1,19}", value) is None:
+        raise ConfigError(f"`{name}` is {value!r}; it has to be a whole number")
+    return int(value)
 
 
 def _rows() -> Iterable[Property]:
@@ -205,41 +226,65 @@ def _rows() -> Iterable[Property]:
         for name in names.split():
             yield Property(name, Passed(), role, is_secret=name in _SECRET)
     no_class = "Headrace runs no Java classes"
+    no_handler = f"{no_class}; name a function of Python that gives tokens with `headrace.token.source`"
     no_login = (
         "librdkafka asks for a token again when four fifths of its life are over, and 10 s after one it did not get"
     )
+    buffer = "`socket.*` of the same name; -1, the system's choice, is 0 there"
+    mechanism = "the same, but for GSSAPI, which is Kerberos and refused"
+    own_handler = "Java's own is built in, another one is refused"
+    truststore = "`ssl.ca.location` if `ssl.truststore.type` is PEM; others are refused"
+    keystore = (
+        "`ssl.certificate.location` and `ssl.key.location` of `ssl.keystore.type` PEM, `ssl.keystore.location` of "
+        "PKCS12; JKS is refused"
+    )
     no_key = "records without a key stay with a partition for `sticky.partitioning.linger.ms`"
-    no_renewal = "librdkafka renews its ticket each `sasl.kerberos.min.time.before.relogin`"
     yield from (
         # What Headrace decides itself.
-        Property("auto.offset.reset", Own(), consumer),
-        Property("partition.discovery.interval.ms", Own(), consumer),
-        Property("commit.offsets.on.checkpoint", Own(), consumer),
-        Property("client.id.prefix", Own(), consumer),
-        Property("default.api.timeout.ms", Own()),
-        Property("transaction.timeout.ms", Own(), producer),
-        Property("headrace.marker.topic", Own(), producer),
-        Property("headrace.marker.group", Own(), producer),
+        Property("auto.offset.reset", Own("where to go on when a log does not hold a position"), consumer),
+        Property("partition.discovery.interval.ms", Own("how often new partitions are looked for (300000)"), consumer),
+        Property("commit.offsets.on.checkpoint", Own("whether progress is reported to the group (true)"), consumer),
+        Property("client.id.prefix", Own("what each client's `client.id` begins with"), consumer),
+        Property("default.api.timeout.ms", Own("how long an answer of the brokers is waited for (30000)")),
+        Property("transaction.timeout.ms", Own("when brokers end a transaction (1 h, or their limit)"), producer),
+        Property("headrace.token.source", Own("`module:function` that gives OAUTHBEARER tokens")),
+        Property("headrace.marker.topic", Own("the topic of the marker's offset"), producer),
+        Property("headrace.marker.group", Own("what the marker's group begins with"), producer),
         Property("transactional.id", Refused("call `set_transactional_id_prefix` on the sink's builder"), producer),
         Property("enable.partition.eof", Refused("Headrace sets it; a bounded end needs it"), consumer),
         Property("enable.auto.offset.store", Refused("Headrace keeps positions in its checkpoints"), consumer),
         Property("delivery.report.only.error", Refused("Headrace sets it"), producer),
+        Property("log_level", Refused("set the level of the logger `headrace.kafka.client`")),
+        Property("log.queue", Refused("set the level of the logger `headrace.kafka.client`")),
+        Property("internal.termination.signal", Refused("Headrace waits for no thread of librdkafka")),
+        Property("enable.random.seed", Refused("librdkafka seeds what it draws itself")),
+        Property("auto.commit.enable", Refused("set `commit.offsets.on.checkpoint` or `enable.auto.commit`"), consumer),
+        *(
+            Property(f"offset.store.{name}", Refused("Headrace keeps positions in its checkpoints"), consumer)
+            for name in ("method", "path", "sync.interval.ms")
+        ),
+        Property("consume.callback.max.messages", Refused("Headrace reads without callbacks"), consumer),
+        Property("produce.offset.report", Refused("nobody asks for the offsets of what was written"), producer),
+        Property("socket.blocking.max.ms", Ignored()),
+        Property("topic.metadata.refresh.fast.cnt", Ignored()),
         # The same thing under another name.
         Property("fetch.max.wait.ms", Passed("fetch.wait.max.ms"), consumer),
         Property("max.request.size", Passed("message.max.bytes"), producer),
         Property("request.timeout.ms", Passed("socket.timeout.ms"), consumer),
-        Property("receive.buffer.bytes", Translated(_socket_buffer("receive.buffer.bytes"))),
-        Property("send.buffer.bytes", Translated(_socket_buffer("send.buffer.bytes"))),
-        Property("buffer.memory", Translated(_buffer_memory), producer),
-        Property("sasl.jaas.config", Translated(_jaas), is_secret=True),
-        Property("ssl.truststore.location", Translated(_truststore)),
-        Property("ssl.truststore.certificates", Passed("ssl.ca.pem")),
-        Property("ssl.keystore.location", Translated(_keystore)),
-        Property("ssl.keystore.certificate.chain", Passed("ssl.certificate.pem")),
-        Property("ssl.keystore.key", Passed("ssl.key.pem"), is_secret=True),
-        Property("ssl.endpoint.identification.algorithm", Translated(_identification)),
-        Property("sasl.kerberos.kinit.cmd", Translated(_kinit)),
-        Property("partitioner.ignore.keys", Translated(_ignore_keys), producer),
+        Property("receive.buffer.bytes", Translated(_socket_buffer("receive.buffer.bytes"), buffer)),
+        Property("send.buffer.bytes", Translated(_socket_buffer("send.buffer.bytes"), buffer)),
+        Property("buffer.memory", Translated(_buffer_memory, "`queue.buffering.max.kbytes`, in KiB"), producer),
+        Property("sasl.jaas.config", Translated(_jaas, "what it says, see *Logging in*"), is_secret=True),
+        Property("sasl.mechanism", Translated(_mechanism, mechanism)),
+        Property("sasl.mechanisms", Translated(_mechanism, mechanism)),
+        Property("sasl.login.callback.handler.class", Translated(_token_handler, own_handler)),
+        Property("ssl.truststore.location", Translated(_truststore, truststore)),
+        Property("ssl.truststore.certificates", _pem("ssl.ca.pem")),
+        Property("ssl.keystore.location", Translated(_keystore, keystore)),
+        Property("ssl.keystore.certificate.chain", _pem("ssl.certificate.pem")),
+        Property("ssl.keystore.key", _pem("ssl.key.pem"), is_secret=True),
+        Property("ssl.endpoint.identification.algorithm", Translated(_identification, "the same; empty is `none`")),
+        Property("partitioner.ignore.keys", Translated(_ignore_keys, "`partitioner` random, if true"), producer),
         # Nothing to do.
         Property("ssl.truststore.type", Ignored()),
         Property("ssl.truststore.password", Ignored(), is_secret=True),
@@ -273,8 +318,13 @@ def _rows() -> Iterable[Property]:
             "socket.connection.setup.timeout.max.ms",
             Ignored("each attempt has `socket.connection.setup.timeout.ms`, however many failed before"),
         ),
-        Property("sasl.kerberos.ticket.renew.jitter", Ignored(no_renewal)),
-        Property("sasl.kerberos.ticket.renew.window.factor", Ignored(no_renewal)),
+        *(
+            Property(f"sasl.kerberos.{name}", Ignored(jaas.NO_KERBEROS))
+            for name in (
+                *("keytab", "kinit.cmd", "min.time.before.relogin", "principal", "service.name"),
+                *("ticket.renew.jitter", "ticket.renew.window.factor"),
+            )
+        ),
         Property("sasl.login.connect.timeout.ms", Ignored(no_login)),
         Property("sasl.login.read.timeout.ms", Ignored(no_login)),
         Property("sasl.login.refresh.buffer.seconds", Ignored(no_login)),
@@ -300,9 +350,8 @@ def _rows() -> Iterable[Property]:
         # What cannot be had.
         Property("interceptor.classes", Refused(f"{no_class}; put the work into a map()")),
         Property("partitioner.class", Refused(f"{no_class}; set `partitioner` to one that librdkafka has"), producer),
-        Property("sasl.login.callback.handler.class", Refused(f"{no_class}; see librdkafka's `sasl.oauthbearer.*`")),
-        Property("sasl.client.callback.handler.class", Refused(f"{no_class}; see librdkafka's `sasl.oauthbearer.*`")),
-        Property("sasl.login.class", Refused(f"{no_class}; see librdkafka's `sasl.oauthbearer.*`")),
+        Property("sasl.client.callback.handler.class", Refused(no_handler)),
+        Property("sasl.login.class", Refused(no_handler)),
         Property("bootstrap.controllers", Refused("sources and sinks speak to brokers; set `bootstrap.servers`")),
         Property("ssl.engine.factory.class", Refused(no_class)),
         Property("ssl.provider", Refused(f"{no_class}; OpenSSL's are named in librdkafka's `ssl.providers`")),
@@ -319,12 +368,12 @@ _PASSED: Final = (
         api.version.request api.version.request.timeout.ms api.version.fallback.ms broker.version.fallback
         broker.address.family broker.address.ttl connections.max.idle.ms debug enable.metrics.push
         enable.sasl.oauthbearer.unsecure.jwt enable.ssl.certificate.verification https.ca.location https.ca.pem
-        log.connection.close log.thread.name max.in.flight max.in.flight.requests.per.connection
-        message.copy.max.bytes message.max.bytes metadata.max.age.ms metadata.recovery.strategy
+        enable.sparse.connections log.connection.close log.thread.name max.in.flight
+        max.in.flight.requests.per.connection message.copy.max.bytes message.max.bytes metadata.max.age.ms
+        metadata.request.timeout.ms metadata.recovery.strategy
         metadata.recovery.rebootstrap.trigger.ms plugin.library.paths receive.message.max.bytes
         reconnect.backoff.jitter.ms reconnect.backoff.ms reconnect.backoff.max.ms retry.backoff.ms
-        retry.backoff.max.ms sasl.kerberos.keytab sasl.kerberos.min.time.before.relogin
-        sasl.kerberos.principal sasl.kerberos.service.name sasl.mechanism sasl.mechanisms
+        retry.backoff.max.ms
         sasl.oauthbearer.assertion.algorithm sasl.oauthbearer.assertion.claim.aud
         sasl.oauthbearer.assertion.claim.exp.seconds sasl.oauthbearer.assertion.claim.iss
         sasl.oauthbearer.assertion.claim.jti.include sasl.oauthbearer.assertion.claim.nbf.seconds
@@ -381,7 +430,7 @@ _SECRET: Final = (
 PROPERTIES: Final[tuple[Property, ...]] = tuple(_rows())
 
 # librdkafka has two names for one setting; ours must not meet the user's under the other.
-_ALIASES: Final[Mapping[str, str]] = {
+ALIASES: Final[Mapping[str, str]] = {
     "metadata.broker.list": "bootstrap.servers",
     "sasl.mechanisms": "sasl.mechanism",
     "max.partition.fetch.bytes": "fetch.message.max.bytes",
@@ -413,12 +462,17 @@ def translate(properties: Mapping[str, str], role: Role) -> Translation:
     warnings: list[str] = []
     for name, value in properties.items():
         row = find(name, role)
+        if row is None and any(row.name == name for row in PROPERTIES):
+            # Providers' snippets and many programs have one set of properties for producers and consumers.
+            warnings.append(f"`{name}` has no effect: a Kafka {role.value} has no such property, the other client has")
+            continue
         if row is None:
             raise _unknown(name, role)
+        _check_text(name, value)
         match row.treatment:
             case Passed(other):
                 made: Mapping[str, str] = {other or name: value}
-            case Translated(into):
+            case Translated(into, _):
                 made = into(value, properties)
             case Own():
                 made = {}
@@ -431,14 +485,39 @@ def translate(properties: Mapping[str, str], role: Role) -> Translation:
             case _:
                 assert_never(row.treatment)
         for key, setting in made.items():
-            key = _ALIASES.get(key, key)
+            key = ALIASES.get(key, key)
             if settings.get(key, setting) != setting:
                 raise ConfigError(
                     f"`{set_by[key]}` and `{name}` are both set, and say different things; set one of them"
                 )
             settings[key] = setting
             set_by[key] = name
+    if _has_login(properties) and "sasl.mechanism" not in settings:
+        raise ConfigError(
+            f"`security.protocol` is {properties['security.protocol']}, and `sasl.mechanism` is not set: set it, for "
+            "example to PLAIN or SCRAM-SHA-512 (Java's default, GSSAPI, is Kerberos, which Headrace has not)"
+        )
     return Translation(settings, tuple(warnings))
+
+
+def _check_text(name: str, value: str) -> None:
+    try:
+        is_text = "\0" not in value.encode().decode()
+    except UnicodeError:
+        is_text = False
+    if not is_text:
+        raise ConfigError(f"`{name}` holds a character that no setting can have; take it out")
+
+
+def resolve_secrets(properties: Mapping[str, str]) -> dict[str, str]:
+    """The properties with the secrets that they refer to. Raises `ConfigError` for one that is not there.
+
+    For clients that are made now: what this returns must be kept nowhere.
+    """
+    return {
+        name: resolve(name, value) if is_reference(value) and is_secret(name) else value
+        for name, value in properties.items()
+    }
 
 
 def producer_settings(properties: Mapping[str, str]) -> dict[str, str]:
@@ -458,13 +537,30 @@ def producer_settings(properties: Mapping[str, str]) -> dict[str, str]:
 def _unknown(name: str, role: Role) -> ConfigError:
     names = {row.name for row in PROPERTIES if row.role in (None, role)}
     near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        hint = f"did you mean `{near[0]}`?"
-    elif any(row.name == name for row in PROPERTIES):
-        hint = "it belongs to the other client"
-    else:
-        hint = "take it away, or check its spelling"
+    hint = f"did you mean `{near[0]}`?" if near else "take it away, or check its spelling"
     return ConfigError(f"`{name}` is not a property of a Kafka {role.value}; {hint}")
+
+
+def token_source(properties: Mapping[str, str]) -> TokenSource | None:
+    """The function that `headrace.token.source` names, `module:function`; None without it. Raises `ConfigError`.
+
+    >>> token_source({"headrace.token.source": "headrace.kafka.presets:msk_iam_token"}).__name__
+    'msk_iam_token'
+    """
+    named = properties.get("headrace.token.source")
+    if named is None:
+        return None
+    module, _, function = named.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"`headrace.token.source` is {named!r}, and there is no such function: {error}; it has to be "
+            "module:function, of a module that can be imported where the job runs"
+        ) from None
+    if not callable(found):
+        raise ConfigError(f"`headrace.token.source` is {named!r}, which is a {type(found).__name__}; name a function")
+    return cast(TokenSource, found)
 
 
 def is_secret(name: str) -> bool:
@@ -474,12 +570,12 @@ def is_secret(name: str) -> bool:
 
 
 def masked(properties: Mapping[str, str]) -> dict[str, str]:
-    """The properties, for people: secrets as `***`.
+    """The properties, for people: secrets as `***`, unless they are only referred to.
 
-    >>> masked({"group.id": "g", "sasl.password": "opensesame"})
-    {'group.id': 'g', 'sasl.password': '***'}
+    >>> masked({"group.id": "g", "sasl.password": "opensesame", "ssl.key.password": "env:KEY_PASSWORD"})
+    {'group.id': 'g', 'sasl.password': '***', 'ssl.key.password': 'env:KEY_PASSWORD'}
     """
-    return {name: "***" if is_secret(name) else value for name, value in properties.items()}
+    return {name: "***" if is_secret(name) and not is_reference(value) else value for name, value in properties.items()}
 
 
 @overload

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +21,16 @@ from headrace.errors import ConfigError, DataError, InternalError
 from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import Admin, ClientError, Producer, Settings
 from headrace.kafka.failures import error_of, undelivered
-from headrace.kafka.properties import Role, masked, producer_settings, read_bool, read_int, translate
+from headrace.kafka.properties import (
+    Role,
+    masked,
+    producer_settings,
+    read_bool,
+    read_int,
+    resolve_secrets,
+    token_source,
+    translate,
+)
 from headrace.kafka.serialization import (
     BuiltSchema,
     KafkaProducerRecord,
@@ -85,12 +94,14 @@ class KafkaSink(Sink):
 
     def client_settings(self) -> dict[str, str]:
         """Settings for a producer of this sink, under librdkafka's names."""
-        return producer_settings(dict(self.properties))
+        return producer_settings(resolve_secrets(dict(self.properties)))
 
     def create_admin(self) -> Admin:
         """Asks this sink's cluster."""
         try:
-            return default_client().admin(self.client_settings(), self.timeout_s)
+            return default_client().admin(
+                self.client_settings(), self.timeout_s, token=token_source(dict(self.properties))
+            )
         except ClientError as error:
             raise error_of("the Kafka sink could not be set up", error.failure, self.bootstrap_servers) from None
 
@@ -103,7 +114,7 @@ class KafkaSink(Sink):
             self.client_settings()
         )
         try:
-            producer = default_client().producer(settings)
+            producer = default_client().producer(settings, token=token_source(dict(self.properties)))
         except ClientError as error:
             raise error_of("the Kafka sink could not be set up", error.failure, self.bootstrap_servers) from None
         try:
@@ -201,12 +212,23 @@ class KafkaSinkBuilder:
         """A property of the Kafka producer, under the Java client's or librdkafka's name.
 
         *Extension*: `headrace.marker.topic` and `headrace.marker.group` say where an EXACTLY_ONCE sink keeps the proof
-        of its last commit; the group's name is followed by the region's.
+        of its last commit; the group's name is followed by the region's. The value of a property that is a secret may
+        be `env:NAME` or `file:PATH`, and is looked up there when a client is made.
         """
         if not isinstance(key, str) or not isinstance(value, str):
             raise ConfigError(f"properties are strings; `{key}` is set to a {type(value).__name__}")
         self._properties[key] = value
         return self
+
+    def set_properties(self, props: Mapping[str, str]) -> KafkaSinkBuilder:
+        """Several properties; later calls win. *Extension*: PyFlink's sink takes them singly only."""
+        for key, value in props.items():
+            self.set_property(key, value)
+        return self
+
+    def set_kafka_producer_config(self, props: Mapping[str, str]) -> KafkaSinkBuilder:
+        """The same as `set_properties`, under the name that it has in Flink's Java API. *Extension*."""
+        return self.set_properties(props)
 
     def build(self) -> KafkaSink:
         """The sink. Raises `ConfigError` for what is missing or contradicts itself; nothing is contacted."""
@@ -234,6 +256,7 @@ class KafkaSinkBuilder:
                 "DeliveryGuarantee.EXACTLY_ONCE needs idempotence, and cannot have it with `retries` 0, `acks` other "
                 "than all, or with more than 5 `max.in.flight.requests.per.connection`; take what sets these away"
             )
+        token_source(properties)
         read_int(properties, "transaction.timeout.ms", 0)
         read_int(properties, "default.api.timeout.ms", 0)
         read_bool(properties, "allow.auto.create.topics", True)

@@ -32,7 +32,16 @@ from headrace.kafka.offsets import (
     OffsetsInitializer,
     check_stops,
 )
-from headrace.kafka.properties import CONSUMER_DEFAULTS, Role, masked, read_bool, read_int, translate
+from headrace.kafka.properties import (
+    CONSUMER_DEFAULTS,
+    Role,
+    masked,
+    read_bool,
+    read_int,
+    resolve_secrets,
+    token_source,
+    translate,
+)
 from headrace.kafka.rate_limit import RateLimit
 from headrace.kafka.reader import KafkaReader, ReaderSettings
 from headrace.kafka.split import KafkaSplit
@@ -122,7 +131,7 @@ class KafkaSource(Source):
     def client_settings(self, name: str) -> Settings:
         """Settings for a client of this source, under librdkafka's names; `name` becomes part of its `client.id`."""
         properties = dict(self.properties)
-        settings = {**CONSUMER_DEFAULTS, **translate(properties, Role.CONSUMER).settings}
+        settings = {**CONSUMER_DEFAULTS, **translate(resolve_secrets(properties), Role.CONSUMER).settings}
         settings.setdefault("group.id", _NO_GROUP)
         if self.is_bounded and "fetch.wait.max.ms" not in settings:
             # A broker answers a question at the end of its log after this time, and only then is the end known.
@@ -137,7 +146,9 @@ class KafkaSource(Source):
         """Asks this source's cluster."""
         timeout_ms = read_int(dict(self.properties), "default.api.timeout.ms", _TIMEOUT_MS)
         try:
-            return default_client().admin(self.client_settings(name), timeout_ms / 1000)
+            return default_client().admin(
+                self.client_settings(name), timeout_ms / 1000, token=token_source(dict(self.properties))
+            )
         except ClientError as error:
             raise error_of("the Kafka source could not be set up", error.failure, self.bootstrap_servers) from None
 
@@ -149,7 +160,8 @@ class KafkaSource(Source):
             self.reset_strategy,
             self.group_id,
             self.bootstrap_servers,
-            self.keeps_unsubscribed,
+            keeps_unsubscribed=self.keeps_unsubscribed,
+            commits=self._commits(context),
         )
         interval_ms = read_int(dict(self.properties), "partition.discovery.interval.ms", _DISCOVERY_INTERVAL_MS)
         has_all = self.is_bounded or isinstance(self.subscription, Partitions)
@@ -157,9 +169,14 @@ class KafkaSource(Source):
             self.create_admin("enumerator-admin-client"), settings, None if has_all or interval_ms <= 0 else interval_ms
         )
 
+    def _commits(self, context: SourceContext) -> bool:
+        """Whether offsets are committed to the group when a checkpoint completes."""
+        wanted = read_bool(dict(self.properties), "commit.offsets.on.checkpoint", True)
+        return self.group_id is not None and context.commits_offsets and wanted
+
     def create_reader(self, context: SourceContext) -> SourceReader:
         properties = dict(self.properties)
-        commits = context.commits_offsets and read_bool(properties, "commit.offsets.on.checkpoint", True)
+        commits = self._commits(context)
         settings = self.client_settings(str(context.subtask))
         if self.rack_id_supplier is not None and (rack := self._rack_id()):
             settings = {**settings, "client.rack": rack}
@@ -179,6 +196,7 @@ class KafkaSource(Source):
                 with_headers=is_whole,
                 with_offsets=is_whole,
                 with_timestamp_types=is_whole,
+                token=token_source(properties),
             )
         except ClientError as error:
             raise error_of("the Kafka source could not be set up", error.failure, self.bootstrap_servers) from None
@@ -216,6 +234,20 @@ class KafkaSource(Source):
             f"KafkaSource({self.subscription}, starting={self.starting}, stopping={self.stopping}, "
             f"properties={masked(dict(self.properties))})"
         )
+
+
+def overridden(properties: Mapping[str, str], *, is_bounded: bool) -> list[str]:
+    """What the program sets, and a source decides in spite of it, as Flink's does.
+
+    >>> overridden({"client.id": "mine"}, is_bounded=False)
+    ['`client.id` has no effect: clients have names of their own, which begin with `client.id.prefix`']
+    """
+    said = []
+    if "client.id" in properties:
+        said.append("`client.id` has no effect: clients have names of their own, which begin with `client.id.prefix`")
+    if is_bounded and read_int(properties, "partition.discovery.interval.ms", 0) > 0:
+        said.append("`partition.discovery.interval.ms` has no effect: a bounded source looks for partitions once")
+    return said
 
 
 class KafkaSourceBuilder:
@@ -341,7 +373,11 @@ class KafkaSourceBuilder:
         return self
 
     def set_property(self, key: str, value: str) -> KafkaSourceBuilder:
-        """A property of the Kafka consumer, under the Java client's or librdkafka's name, or of the connector."""
+        """A property of the Kafka consumer, under the Java client's or librdkafka's name, or of the connector.
+
+        *Extension*: the value of one that is a secret may be `env:NAME` or `file:PATH`, and is looked up there when a
+        client is made; until then only the reference is known.
+        """
         if not isinstance(key, str) or not isinstance(value, str):
             raise ConfigError(f"properties are strings; `{key}` is set to a {type(value).__name__}")
         self._properties[key] = value
@@ -352,6 +388,10 @@ class KafkaSourceBuilder:
         for key, value in props.items():
             self.set_property(key, value)
         return self
+
+    def set_kafka_consumer_config(self, props: Mapping[str, str]) -> KafkaSourceBuilder:
+        """The same as `set_properties`. *Extension*: in the spelling of Flink's producers and of many notes."""
+        return self.set_properties(props)
 
     def build(self) -> KafkaSource:
         """The source. Raises `ConfigError` for what is missing or contradicts itself; nothing is contacted."""
@@ -378,10 +418,17 @@ class KafkaSourceBuilder:
             raise ConfigError("a source cannot stop at the earliest offset: it would read nothing")
         if self._stopping is not None:
             check_stops(self._stopping.given)
+        token_source(properties)
         read_int(properties, "partition.discovery.interval.ms", 0)
         read_int(properties, "default.api.timeout.ms", 0)
-        for warning in translation.warnings:
+        for warning in (*translation.warnings, *overridden(properties, is_bounded=self._is_bounded)):
             _LOG.warning("KafkaSource: %s", warning)
+        if "auto.offset.reset" in properties:
+            _LOG.info(
+                "KafkaSource: `auto.offset.reset` is %s; the starting offsets alone would say %s",
+                strategy,
+                self._starting.reset_strategy.name.lower(),
+            )
         return KafkaSource(
             self._subscription,
             tuple(properties.items()),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 
 from headrace.errors import ExternalError
 from headrace.kafka.client.protocol import Admin, ClientError, Failure
-from headrace.kafka.failures import error_of, is_unknown_topic
+from headrace.kafka.failures import error_of, is_unknown_topic, may_not, missing_right
 
 _LOG = logging.getLogger("headrace.kafka")
 
@@ -63,6 +63,8 @@ def require_topics(admin: Admin, names: Collection[str], servers: str, *, may_cr
     """
     try:
         for name, found in admin.describe_topics(names).items():
+            if may_not(found, "WRITE"):
+                raise missing_right(f"topic {name!r} cannot be written", "Write", f"topic {name!r}")
             if not isinstance(found, Failure):
                 continue
             if not is_unknown_topic(found):

@@ -22,12 +22,20 @@ from typing import TYPE_CHECKING, Final
 
 from headrace.connector import Source, Transaction, TransactionContext
 from headrace.crash_points import crash_point
-from headrace.errors import ConfigError, HeadraceError, InternalError, StateError
+from headrace.errors import ConfigError, ExternalError, HeadraceError, InternalError, StateError
 from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import ClientError, CommittedOffset, Failure, KafkaTopicPartition, Producer
 from headrace.kafka.client.reports import is_hopeless
-from headrace.kafka.failures import error_of, is_fenced, is_unsettled, transaction_error_of, undelivered
-from headrace.kafka.properties import is_secret, producer_settings, read_int
+from headrace.kafka.failures import (
+    error_of,
+    is_fenced,
+    is_unsettled,
+    may_not,
+    missing_right,
+    transaction_error_of,
+    undelivered,
+)
+from headrace.kafka.properties import is_secret, producer_settings, read_int, resolve_secrets, token_source
 from headrace.kafka.source import KafkaSource
 from headrace.kafka.topics import require_topics
 
@@ -193,14 +201,17 @@ def create_transaction(
         given = properties.get("headrace.marker.group")
         # Regions of one job may name the same group, and must not have the same place.
         place = MarkerPlace(transactional_id if given is None else f"{given}-{context.region}", topic)
-        if topic not in written and isinstance(described := admin.describe_topics([topic])[topic], Failure):
+        described = admin.describe_topics([topic])[topic]
+        if may_not(described, "READ"):
+            raise missing_right(f"the marker cannot be kept with topic {topic!r}", "Read", f"topic {topic!r}")
+        if isinstance(described, Failure):
             raise error_of(f"topic {topic!r}, {its_role}", described, first.bootstrap_servers)
     except ClientError as error:
         what = "the transaction could not be set up"
         raise error_of(what, error.failure, first.bootstrap_servers) from None
     finally:
         admin.close()
-    settings = producer_settings(properties)
+    settings = producer_settings(resolve_secrets(properties))
     delivery_ms = read_int(properties, "delivery.timeout.ms", read_int(properties, "message.timeout.ms", None))
     settings["delivery.timeout.ms"] = str(
         choose_delivery_timeout(delivery_ms, int(settings["delivery.timeout.ms"]), timeout.timeout_ms)
@@ -276,6 +287,7 @@ class KafkaTransaction(Transaction):
         self._place = place
         self._cluster_id = cluster_id
         self._settings = settings
+        self._token = token_source(dict(sink.properties))
         self._timeout = timeout
         self._context = context
         self._servers = sink.bootstrap_servers
@@ -318,7 +330,7 @@ class KafkaTransaction(Transaction):
         settings = {"client.id": transactional_id, **self._settings, "transactional.id": transactional_id}
         settings["transaction.timeout.ms"] = str(self._timeout.timeout_ms)
         try:
-            producer = default_client().producer(settings)
+            producer = default_client().producer(settings, token=self._token)
         except ClientError as error:
             raise error_of("the transactional producer could not be set up", error.failure, self._servers) from None
         deadline = time.monotonic() + self._timeout_s
@@ -330,6 +342,9 @@ class KafkaTransaction(Transaction):
                 if is_unsettled(failure) and not is_hopeless(failure) and time.monotonic() < deadline:
                     continue
                 producer.close()
+                if may_not(failure, "WRITE"):
+                    what = "no transaction can be begun"
+                    raise missing_right(what, "Write", f"transactional id {transactional_id!r}") from None
                 if failure.name != "INVALID_TRANSACTION_TIMEOUT":
                     what = f"older producers of {transactional_id!r} could not be shut out"
                     raise error_of(what, failure, self._servers) from None
@@ -438,8 +453,13 @@ class KafkaTransaction(Transaction):
         crash_point("transaction.committed")
 
     def _settle(self, what: str, call: Callable[[], None]) -> None:
-        """Call until the outcome is known."""
+        """Call until the outcome is known; raises `ExternalError` when the time of every try is over.
+
+        It may then have been committed or not, as after a crash: the marker tells the next start.
+        """
+        tries = self._context.commit_retries + 1
         warned = time.monotonic()
+        deadline = warned + tries * self._timeout_s
         while True:
             try:
                 call()
@@ -447,6 +467,12 @@ class KafkaTransaction(Transaction):
             except ClientError as error:
                 if not is_unsettled(error.failure):
                     raise transaction_error_of(what, error.failure, self._servers) from None
+                if time.monotonic() > deadline:
+                    raise ExternalError(
+                        f"{what}: nobody knows, after {tries * self._timeout_s:g} s (`sink.committer.retries` is "
+                        f"{self._context.commit_retries}, each for `default.api.timeout.ms`): {error.failure}; the "
+                        "next start reads what became of it, and loses and repeats nothing"
+                    ) from None
                 if time.monotonic() - warned > _WARN_EVERY_S:
                     warned = time.monotonic()
                     _LOG.warning("%s yet, asking again until its outcome is known: %s", what, error.failure)

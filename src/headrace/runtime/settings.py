@@ -25,6 +25,7 @@ class Settings:
     checkpoint_timeout_ms: int
     min_pause_ms: int
     tolerable_failures: int
+    commit_retries: int
     num_retained: int
     checkpoint_dir: Path | None
     savepoint_dir: Path | None
@@ -57,6 +58,7 @@ def read_settings(configuration: Configuration) -> Settings:
         checkpoint_timeout_ms=options.CHECKPOINT_TIMEOUT.read(configuration),
         min_pause_ms=options.CHECKPOINT_MIN_PAUSE.read(configuration),
         tolerable_failures=options.TOLERABLE_FAILED_CHECKPOINTS.read(configuration),
+        commit_retries=options.COMMITTER_RETRIES.read(configuration),
         num_retained=options.RETAINED_CHECKPOINTS.read(configuration),
         checkpoint_dir=_path(options.CHECKPOINT_DIR.read(configuration), options.CHECKPOINT_DIR.key),
         savepoint_dir=_path(options.SAVEPOINT_DIR.read(configuration), options.SAVEPOINT_DIR.key),

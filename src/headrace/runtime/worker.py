@@ -255,6 +255,7 @@ class Worker:
             region=region.id,
             checkpoint_interval_ms=self._settings.checkpoint_interval_ms,
             checkpoint_timeout_ms=self._settings.checkpoint_timeout_ms,
+            commit_retries=self._settings.commit_retries,
         )
         return sinks[0].create_transaction(sinks, sources, context)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
@@ -321,3 +322,87 @@ def test_discovery_is_every_five_minutes_unless_there_is_nothing_to_find() -> No
         assert interval_ms(source().set_property("partition.discovery.interval.ms", given)) == kept
     bounded = source().set_property("partition.discovery.interval.ms", "7")
     assert interval_ms(bounded.set_bounded(KafkaOffsetsInitializer.latest())) is None
+
+
+@pytest.mark.parametrize(
+    ("properties", "setting", "effective"),
+    [
+        # What a source decides in spite of the program, and what it leaves to it.
+        ({"client.id": "mine", "client.id.prefix": "p"}, "client.id", "p-0"),
+        ({"group.id": "g"}, "client.id", "g-0"),
+        ({}, "enable.auto.commit", "false"),
+        ({"enable.auto.commit": "true", "group.id": "g"}, "enable.auto.commit", "true"),
+        # The client never resets by itself; `reset_strategy` is the program's.
+        ({"auto.offset.reset": "latest"}, "auto.offset.reset", "error"),
+        ({"client.rack": "rack-1"}, "client.rack", "rack-1"),
+        ({"fetch.min.bytes": "7"}, "fetch.min.bytes", "7"),
+    ],
+)
+def test_what_becomes_of_a_sources_properties(properties: dict[str, str], setting: str, effective: str) -> None:
+    assert source().set_properties(properties).build().client_settings("0")[setting] == effective
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [
+        ({"client.id": "mine"}, "WARNING: KafkaSource: `client.id` has no effect"),
+        (
+            {"partition.discovery.interval.ms": "10"},
+            "WARNING: KafkaSource: `partition.discovery.interval.ms` has no effect",
+        ),
+        (
+            {"auto.offset.reset": "latest"},
+            "INFO: KafkaSource: `auto.offset.reset` is latest; the starting offsets alone would say earliest",
+        ),
+        ({"ssl.protocol": "TLSv1.3"}, "WARNING: KafkaSource: `ssl.protocol` has no effect"),
+        ({"linger.ms": "5"}, "WARNING: KafkaSource: `linger.ms` has no effect"),
+    ],
+)
+def test_what_a_source_decides_in_spite_of_the_program_is_said(
+    properties: dict[str, str], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    source().set_bounded(KafkaOffsetsInitializer.latest()).build()
+    assert caplog.records == []
+    source().set_bounded(KafkaOffsetsInitializer.latest()).set_properties(properties).build()
+    (record,) = caplog.records
+    assert f"{record.levelname}: {record.message}".startswith(said)
+
+
+def test_the_programs_reset_strategy_wins_over_the_starting_offsets() -> None:
+    latest = source().set_property("auto.offset.reset", "latest").build()
+    assert latest.reset_strategy is KafkaOffsetResetStrategy.LATEST
+    assert source().build().reset_strategy is KafkaOffsetResetStrategy.EARLIEST
+
+
+def test_a_secret_by_reference_is_looked_up_when_a_client_is_made_and_held_nowhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = "org.apache.kafka.common.security.plain.PlainLoginModule required username=bob password=opensesame;"
+    login = {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.jaas.config": "env:HEADRACE_TEST_LINE"}
+    reading, writing = source().set_properties(login).build(), sink().set_properties(login).build()
+    with pytest.raises(ConfigError, match=r"`sasl.jaas.config` is env:HEADRACE_TEST_LINE, and there is no such"):
+        reading.client_settings("0")
+    with pytest.raises(ConfigError, match=r"`sasl.jaas.config` is env:HEADRACE_TEST_LINE, and there is no such"):
+        writing.client_settings()
+
+    monkeypatch.setenv("HEADRACE_TEST_LINE", line)
+
+    assert reading.client_settings("0")["sasl.password"] == "opensesame"
+    assert writing.client_settings()["sasl.password"] == "opensesame"
+    for made in (reading, writing):
+        assert "env:HEADRACE_TEST_LINE" in repr(made)
+        assert b"opensesame" not in pickle.dumps(made)
+
+
+def test_properties_come_singly_in_a_dict_and_in_the_spellings_of_older_programs() -> None:
+    several = {"fetch.min.bytes": "7", "client.rack": "a"}
+    for reading in (source().set_properties(several), source().set_kafka_consumer_config(several)):
+        settings = reading.set_property("fetch.min.bytes", "8").build().client_settings("0")
+        assert (settings["fetch.min.bytes"], settings["client.rack"]) == ("8", "a")
+    written = {"linger.ms": "7", "client.rack": "a"}
+    for writing in (sink().set_properties(written), sink().set_kafka_producer_config(written)):
+        settings = writing.set_property("linger.ms", "8").build().client_settings()
+        assert (settings["linger.ms"], settings["client.rack"]) == ("8", "a")
+    with pytest.raises(ConfigError, match=r"are strings; `linger.ms` is set to a int"):
+        sink().set_kafka_producer_config({"linger.ms": 7})  # type: ignore[dict-item]

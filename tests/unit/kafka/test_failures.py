@@ -6,7 +6,7 @@ import pytest
 
 from headrace.connector import TransactionLost
 from headrace.errors import ConfigError, ExternalError, FencedError
-from headrace.kafka.client.protocol import Failure
+from headrace.kafka.client.protocol import Failure, TlsFault
 from headrace.kafka.failures import error_of, is_unsettled, transaction_error_of
 
 TIMED_OUT = "timed out"
@@ -25,7 +25,11 @@ def caused(name: str, text: str) -> Failure:
             "`sasl.mechanism`",
             True,
         ),
-        (caused("_AUTHENTICATION", "Request not valid in current SASL state"), "`security.protocol` to SSL", True),
+        (
+            caused("_AUTHENTICATION", "Request not valid in current SASL state: broker's supported mechanisms: "),
+            "`security.protocol` to SSL",
+            True,
+        ),
         (caused("_SSL", "certificate verify failed"), "`ssl.ca.location`", True),
         (caused("_TRANSPORT", "alert bad certificate: SSL alert number 42"), "`ssl.certificate.location`", True),
         (caused("_TRANSPORT", "connecting to a PLAINTEXT broker listener?"), "`security.protocol` to PLAINTEXT", True),
@@ -50,6 +54,14 @@ def test_an_error_names_the_setting_and_the_cure(failure: Failure, cure: str, re
     assert error.retriable is retriable
     with pytest.raises(ExternalError, match=rf"^it failed: .*{cure}"):
         raise error
+
+
+@pytest.mark.parametrize("fault", TlsFault)
+def test_what_a_second_look_has_found_is_said_alone(fault: TlsFault) -> None:
+    failure = Failure("_TRANSPORT", TIMED_OUT, cause=Failure("_SSL", "certificate verify failed", fault=fault))
+    told = str(error_of("it failed", failure, "host:1"))
+    assert fault.value in told
+    assert not any(other.value in told for other in TlsFault if other is not fault)
 
 
 def test_a_setting_that_the_client_refuses_is_the_programs() -> None:

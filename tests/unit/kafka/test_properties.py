@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, Producer
-from hypothesis import given
+from confluent_kafka import Consumer, KafkaException, Producer, cimpl
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import ConfigError, NotSupportedError
+from headrace.kafka import KafkaSource
 from headrace.kafka.properties import (
+    ALIASES,
     PROPERTIES,
+    Ignored,
+    Own,
+    Passed,
+    Property,
+    Refused,
     Role,
+    Translated,
     find,
     is_secret,
     masked,
     producer_settings,
     read_bool,
+    read_int,
+    resolve_secrets,
+    token_source,
     translate,
 )
 
 CONSUMER, PRODUCER = Role.CONSUMER, Role.PRODUCER
-PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
-SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required"
 
 JAVA = json.loads((Path(__file__).parent / "java-3.7.2.json").read_text())
 """Every property of Kafka's Java clients with its default, as their classes print them: `java -cp JARS
@@ -47,14 +59,94 @@ def test_javas_own_defaults_may_be_set(client: str) -> None:
     Consumer({**settings, "group.id": "g"}) if role is CONSUMER else Producer(settings)
 
 
+def librdkafka_names() -> set[str]:
+    """The properties of the installed librdkafka that have a default, as it dumps them, without functions."""
+    library = ctypes.CDLL(cimpl.__file__)
+    names: set[str] = set()
+    for kind in ("", "topic_"):
+        new, dump = getattr(library, f"rd_kafka_{kind}conf_new"), getattr(library, f"rd_kafka_{kind}conf_dump")
+        destroy, free = getattr(library, f"rd_kafka_{kind}conf_destroy"), library.rd_kafka_conf_dump_free
+        new.restype, dump.restype = ctypes.c_void_p, ctypes.POINTER(ctypes.c_char_p)
+        dump.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t)]
+        destroy.argtypes, free.argtypes = [ctypes.c_void_p], [ctypes.POINTER(ctypes.c_char_p), ctypes.c_size_t]
+        made, count = new(), ctypes.c_size_t()
+        pairs = dump(made, ctypes.byref(count))
+        names |= {(pairs[at] or b"").decode() for at in range(0, count.value, 2)}
+        free(pairs, count)
+        destroy(made)
+    return {name for name in names if not re.search(r"_cb$|opaque|interceptors|default_topic_conf", name)}
+
+
+def test_every_property_of_librdkafka_has_an_answer() -> None:
+    names = librdkafka_names()
+    assert len(names) > 80
+    unsettable = {"builtin.features", "enabled_events", "enable_sasl_queue", "client.software.name"}
+    # A consumer of share groups, which is another client.
+    unsettable |= {name for name in names if name.startswith(("test.mock.", "share."))}
+    assert names - unsettable - {row.name for row in PROPERTIES} == set()
+
+
+ROWS = [(row, role) for row in PROPERTIES for role in Role if row.role in (None, role)]
+
+
+def refusal(settings: dict[str, str], role: Role) -> str:
+    """What a client says that is made with these settings; nothing if it takes them."""
+    make = Consumer if role is CONSUMER else Producer
+    try:
+        make({"bootstrap.servers": "127.0.0.1:1", "group.id": "g", "log_level": 0, **settings})
+    except KafkaException as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(("row", "role"), ROWS, ids=lambda part: getattr(part, "name", None))
+def test_every_row_does_what_it_says(row: Property, role: Role) -> None:
+    match row.treatment:
+        case Passed(name):
+            (setting,) = translate({row.name: "v"}, role).settings.items()
+            assert setting[1] == "v"
+            assert setting[0] in {name or row.name, ALIASES.get(name or row.name)}
+            # The client knows it, though it may not like this value.
+            assert "No such configuration property" not in refusal({setting[0]: "v"}, role)
+        case Own(what):
+            assert what
+            assert translate({row.name: "1"}, role).settings == {}
+        case Ignored(why):
+            found = translate({row.name: "v"}, role)
+            assert found.settings == {}
+            assert found.warnings == ((f"`{row.name}` has no effect: {why}",) if why else ())
+        case Refused(instead):
+            with pytest.raises(NotSupportedError, match=re.escape(f"`{row.name}` cannot be set: {instead}")):
+                translate({row.name: "v"}, role)
+        case Translated():
+            assert row.name in TRANSLATED
+
+
 def test_every_property_has_one_row_for_each_client() -> None:
     rows = Counter((row.name, role) for row in PROPERTIES for role in Role if row.role in (None, role))
     assert [at for at, count in rows.items() if count > 1] == []
 
 
+TRANSLATED = {
+    # Tested in their own places, in this file or test_jaas.py; the others below.
+    *("sasl.jaas.config", "sasl.login.callback.handler.class", "ssl.truststore.certificates"),
+    *("ssl.keystore.certificate.chain", "ssl.keystore.key"),
+    *("receive.buffer.bytes", "send.buffer.bytes", "buffer.memory", "sasl.mechanism", "sasl.mechanisms"),
+    *("ssl.truststore.location", "ssl.keystore.location", "ssl.endpoint.identification.algorithm"),
+    "partitioner.ignore.keys",
+}
+
+
 @pytest.mark.parametrize(
     ("properties", "role", "settings"),
     [
+        ({"receive.buffer.bytes": "65536"}, CONSUMER, {"socket.receive.buffer.bytes": "65536"}),
+        ({"sasl.mechanism": "PLAIN"}, PRODUCER, {"sasl.mechanism": "PLAIN"}),
+        (
+            {"ssl.endpoint.identification.algorithm": "HTTPS"},
+            PRODUCER,
+            {"ssl.endpoint.identification.algorithm": "https"},
+        ),
         ({"fetch.min.bytes": "7"}, CONSUMER, {"fetch.min.bytes": "7"}),
         ({"max.poll.records": "7"}, CONSUMER, {}),
         ({"value.deserializer": "org.example.D"}, CONSUMER, {}),
@@ -77,17 +169,6 @@ def test_every_property_has_one_row_for_each_client() -> None:
         ({"partitioner.ignore.keys": "true"}, PRODUCER, {"partitioner": "random"}),
         ({"partitioner.ignore.keys": "false", "partitioner": "murmur2"}, PRODUCER, {"partitioner": "murmur2"}),
         ({"partition.assignment.strategy": "org.apache.kafka.clients.consumer.RangeAssignor"}, CONSUMER, {}),
-        ({"sasl.kerberos.kinit.cmd": "kinit -k bob"}, CONSUMER, {"sasl.kerberos.kinit.cmd": "kinit -k bob"}),
-        (
-            {"sasl.kerberos.kinit.cmd": "/opt/kinit"},
-            CONSUMER,
-            {
-                "sasl.kerberos.kinit.cmd": (
-                    '/opt/kinit -R -t "%{sasl.kerberos.keytab}" -k %{sasl.kerberos.principal} || '
-                    '/opt/kinit -t "%{sasl.kerberos.keytab}" -k %{sasl.kerberos.principal}'
-                )
-            },
-        ),
     ],
 )
 def test_properties_become_settings(properties: dict[str, str], role: Role, settings: dict[str, str]) -> None:
@@ -95,52 +176,9 @@ def test_properties_become_settings(properties: dict[str, str], role: Role, sett
 
 
 @pytest.mark.parametrize(
-    ("line", "mechanism"),
-    [
-        (f'{PLAIN} username="bob" password="bob-\\"secret";', "PLAIN"),
-        (f'{PLAIN}\n  username = "bob"\n  password="bob-\\"secret" ;', "PLAIN"),
-        (f'{SCRAM} username="bob" password="bob-\\"secret" tokenauth=true;', "SCRAM-SHA-512"),
-    ],
-)
-def test_a_jaas_line_becomes_user_and_password(line: str, mechanism: str) -> None:
-    made = translate({"sasl.jaas.config": line, "sasl.mechanism": mechanism}, CONSUMER).settings
-    assert made == {"sasl.username": "bob", "sasl.password": 'bob-"secret', "sasl.mechanism": mechanism}
-
-
-@pytest.mark.parametrize(
-    "properties",
-    [
-        {"sasl.jaas.config": "nonsense opensesame"},
-        {"sasl.jaas.config": f'{PLAIN} username="bob";', "sasl.mechanism": "PLAIN"},
-        {"sasl.jaas.config": f'{PLAIN} username="bob" password="opensesame";'},
-        {"sasl.jaas.config": f'{PLAIN} username="bob" password="opensesame";', "sasl.mechanism": "SCRAM-SHA-256"},
-        {"sasl.jaas.config": f'{PLAIN} username="bob" password=opensesame" "', "sasl.mechanism": "PLAIN"},
-        {
-            "sasl.jaas.config": 'com.sun.security.auth.module.Krb5LoginModule required password="opensesame";',
-            "sasl.mechanism": "GSSAPI",
-        },
-    ],
-)
-def test_a_jaas_line_that_cannot_be_used_is_refused_and_never_shown(properties: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match=r"`sasl\.jaas\.config`") as raised:
-        translate(properties, CONSUMER)
-    assert "opensesame" not in str(raised.value)
-
-
-@given(st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1))
-def test_any_password_survives_a_jaas_line(password: str) -> None:
-    quoted = password.replace("\\", "\\\\").replace('"', '\\"')
-    line = f'{PLAIN} username="bob" password="{quoted}";'
-    assert (
-        translate({"sasl.jaas.config": line, "sasl.mechanism": "PLAIN"}, CONSUMER).settings["sasl.password"] == password
-    )
-
-
-@pytest.mark.parametrize(
     ("name", "role", "text"),
     [
         ("fetch.min.byte", CONSUMER, "did you mean `fetch.min.bytes`"),
-        ("linger.ms", CONSUMER, "belongs to the other client"),
         ("entirely.unlike.anything.xyz", CONSUMER, "check its spelling"),
     ],
 )
@@ -165,6 +203,15 @@ def test_an_unknown_property_is_refused_with_a_hint(name: str, role: Role, text:
 def test_what_cannot_be_had_is_refused_with_a_way_out(name: str, role: Role, value: str) -> None:
     with pytest.raises(NotSupportedError, match=f"`{name}`"):
         translate({name: value}, role)
+
+
+@pytest.mark.parametrize(("name", "role"), [("linger.ms", CONSUMER), ("session.timeout.ms", PRODUCER)])
+def test_a_property_of_the_other_client_has_no_effect_and_is_told_of(name: str, role: Role) -> None:
+    made = translate({name: "1"}, role)
+    assert made.settings == {}
+    assert made.warnings == (
+        f"`{name}` has no effect: a Kafka {role.value} has no such property, the other client has",
+    )
 
 
 def test_two_names_of_one_setting_must_agree() -> None:
@@ -218,3 +265,126 @@ def test_a_truth_value_is_true_or_false() -> None:
     assert read_bool({}, "x", True)
     with pytest.raises(ConfigError, match=r"`x` is 'ja'"):
         read_bool({"x": "ja"}, "x", False)
+
+
+@pytest.mark.parametrize("value", ["1_000", "٣", "", "1.5", "9" * 5000, " 1"])
+def test_a_number_is_one_as_java_has_it(value: str) -> None:
+    assert read_int({"x": "-12"}, "x", 0) == -12
+    with pytest.raises(ConfigError, match="whole number"):
+        read_int({"x": value}, "x", 0)
+
+
+def test_a_secret_that_is_only_referred_to_is_looked_up_late_and_shown_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "key-password"
+    file.write_text("from-a-file\n")
+    properties = {
+        "sasl.password": "env:HEADRACE_TEST_SECRET",
+        "ssl.key.password": f"file:{file}",
+        "group.id": "env:is-no-secret",
+    }
+    assert translate(properties, CONSUMER).settings == properties
+    assert masked(properties) == properties
+
+    monkeypatch.setenv("HEADRACE_TEST_SECRET", "from-the-environment")
+
+    assert resolve_secrets(properties) == {
+        "sasl.password": "from-the-environment",
+        "ssl.key.password": "from-a-file",
+        "group.id": "env:is-no-secret",
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("env:HEADRACE_TEST_NOWHERE", "`sasl.password` is env:HEADRACE_TEST_NOWHERE, and there is no such environment"),
+        ("env:", "no such environment variable"),
+        ("file:/nowhere/secret", "`sasl.password` is file:/nowhere/secret, and that file cannot be read: No such file"),
+        ("file:\0", "cannot be read"),
+    ],
+)
+def test_a_secret_that_is_not_there_is_said_with_its_reference(value: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        resolve_secrets({"sasl.password": value})
+
+
+PEM = "-----BEGIN CERTIFICATE-----\nTUlJRA==\nTUlJRQ==\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize("written", [PEM, PEM.replace("\n", "\\n"), PEM.replace("\n", " "), PEM.replace("\n", "\r\n")])
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("ssl.truststore.certificates", "ssl.ca.pem"),
+        ("ssl.keystore.certificate.chain", "ssl.certificate.pem"),
+        ("ssl.keystore.key", "ssl.key.pem"),
+    ],
+)
+def test_pem_in_a_property_has_its_lines_again(name: str, setting: str, written: str) -> None:
+    assert translate({name: written + written}, CONSUMER).settings == {setting: PEM + PEM}
+
+
+def test_kerberos_is_refused_with_what_to_use_and_is_no_default() -> None:
+    with pytest.raises(NotSupportedError, match=r"has no Kerberos; use .* SCRAM-SHA-512"):
+        translate({"security.protocol": "SASL_SSL", "sasl.mechanism": "GSSAPI"}, CONSUMER)
+    with pytest.raises(ConfigError, match=r"`sasl.mechanism` is not set: set it"):
+        translate({"security.protocol": "sasl_plaintext"}, CONSUMER)
+    # Java's default, set by a program that copies them all.
+    assert translate({"security.protocol": "SSL", "sasl.mechanism": "GSSAPI"}, CONSUMER).settings == {
+        "security.protocol": "SSL"
+    }
+
+
+def test_java_s_own_token_handler_is_taken_and_another_class_is_not() -> None:
+    java = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginCallbackHandler"
+    assert translate({"sasl.login.callback.handler.class": java}, CONSUMER).settings == {}
+    with pytest.raises(NotSupportedError, match=r"`headrace.token.source`"):
+        translate({"sasl.login.callback.handler.class": "org.example.Handler"}, CONSUMER)
+
+
+CONFIGURATIONS = st.dictionaries(
+    st.sampled_from([row.name for row in PROPERTIES]) | st.text(max_size=20),
+    st.text(max_size=40)
+    | st.sampled_from(["", "true", "0", "-1", "SASL_SSL", "PLAIN", "GSSAPI", "env:X", "file:", "PEM", "PKCS12"]),
+    max_size=6,
+)
+
+
+@given(CONFIGURATIONS, st.sampled_from(Role))
+@example({"bootstrap.servers": "\0"}, CONSUMER)
+@example({"client.id": "\ud800"}, PRODUCER)
+def test_any_configuration_becomes_settings_or_is_the_programs_mistake(properties: dict[str, str], role: Role) -> None:
+    with contextlib.suppress(ConfigError):
+        made = producer_settings(properties) if role is PRODUCER else translate(properties, role).settings
+        assert all(isinstance(value, str) for value in made.values())
+
+
+@settings(deadline=None, max_examples=50)
+@given(CONFIGURATIONS)
+@example({"client.id": "\0"})
+@example({"client.id": "\ud800"})
+@example({"ssl.ca.location": "/nowhere", "security.protocol": "SSL"})
+def test_any_configuration_makes_a_client_or_is_the_programs_mistake(properties: dict[str, str]) -> None:
+    # Not these: they load what they name into the process, or connect to it.
+    for name in ("plugin.library.paths", "ssl.engine.location", "ssl.providers", "bootstrap.servers", "debug"):
+        properties.pop(name, None)
+    builder = KafkaSource.builder().set_topics("t").set_value_only_deserializer(bytes)
+    with contextlib.suppress(ConfigError):
+        builder.set_properties(properties).set_bootstrap_servers("127.0.0.1:1").build().create_admin("x").close()
+
+
+@pytest.mark.parametrize(
+    ("named", "text"),
+    [
+        ("no_such_module_xyz:f", "No module named"),
+        ("headrace.kafka.presets:no_such", "no attribute"),
+        ("headrace.kafka.presets:", "no such function"),
+        ("", "no such function"),
+        ("headrace.kafka.presets:__name__", "is a str; name a function"),
+    ],
+)
+def test_a_source_of_tokens_is_a_function_that_is_there(named: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"`headrace.token.source` is {named!r}.*{text}"):
+        token_source({"headrace.token.source": named})

@@ -41,6 +41,16 @@ class KafkaTopicPartition:
         return f"{self.topic}-{self.partition}"
 
 
+class TlsFault(Enum):
+    """What is wrong with TLS, as a second look at the port has found: the client has one text for most of these."""
+
+    AUTHORITY = "no authority that is trusted here has signed the brokers' certificate"
+    EXPIRED = "the brokers' certificate has expired, or is not valid yet"
+    NAME = "the brokers' certificate is for another host"
+    NO_CERTIFICATE = "the brokers want a client certificate, and there is none"
+    CERTIFICATE = "the brokers do not take the client certificate"
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What went wrong, as the client says it.
@@ -58,6 +68,7 @@ class Failure:
     topic: str | None = None
     size_bytes: int | None = None
     cause: Failure | None = None
+    fault: TlsFault | None = None
 
     def __str__(self) -> str:
         return f"{self.text} ({self.name})" + (f": {self.cause}" if self.cause else "")
@@ -244,6 +255,8 @@ class TopicDescription:
     name: str
     topic_id: str | None
     partitions: tuple[int, ...]
+    operations: frozenset[str] | None = None
+    """What this principal may do with it (`READ`, `WRITE`); None: the broker does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +282,10 @@ class Admin(Protocol):
     def topic_names(self) -> list[str]: ...
 
     def describe_topics(self, names: Iterable[str]) -> dict[str, TopicDescription | Failure]: ...
+
+    def group_operations(self, group: str) -> frozenset[str] | Failure | None:
+        """What this principal may do with a group, which need not exist; None: the broker does not say."""
+        ...
 
     def ask_for_topic(self, name: str) -> bool:
         """Whether a topic exists; as a producer asks, so that brokers with `auto.create.topics.enable` create it."""

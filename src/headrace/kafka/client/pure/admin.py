@@ -19,7 +19,7 @@ from headrace.kafka.client.protocol import (
     TopicDescription,
 )
 from headrace.kafka.client.pure.group import committed
-from headrace.kafka.client.pure.probe import speaks_tls
+from headrace.kafka.client.pure.probe import speaks_tls, tls_fault
 from headrace.kafka.client.pure.reports import (
     HeardReports,
     client_config,
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("headrace.kafka.client")
 
 _TELL_AFTER_S = 2.0
+
+
+def _operations(described: Any) -> frozenset[str] | None:
+    names = frozenset(operation.name for operation in described.authorized_operations or ())
+    # Who may not describe a thing is not told of it: without this one, the broker does not know of operations.
+    return names if "DESCRIBE" in names else None
 
 
 class PureAdmin:
@@ -75,6 +81,7 @@ class PureAdmin:
                     cause = replace(cause, text="connections are closed before anything is answered over TLS")
                     raise ClientError(Failure("_TRANSPORT", "the brokers cannot be reached", cause=cause))
             if cause is not None and is_hopeless(cause, has_succeeded=self._has_answered):
+                cause = replace(cause, fault=tls_fault(self._settings, cause))
                 raise ClientError(Failure("_TRANSPORT", "the brokers cannot be reached", cause=cause))
             waited_s = time.monotonic() - begun
             if waited_s > self._timeout_s + 1.0:
@@ -127,16 +134,27 @@ class PureAdmin:
         assert self._client is not None
         asked = list(names)
         with failing_as_client_error(self._reports):
-            futures = self._client.describe_topics(TopicCollection(asked), request_timeout=self._timeout_s)
+            futures = self._client.describe_topics(
+                TopicCollection(asked), include_authorized_operations=True, request_timeout=self._timeout_s
+            )
         described: dict[str, TopicDescription | Failure] = {}
         for name in asked:
             found = self._outcome(futures[name])
             if not isinstance(found, Failure):
                 topic_id = None if found.topic_id is None else str(found.topic_id)
                 numbers = tuple(sorted(partition.id for partition in found.partitions))
-                found = TopicDescription(name, topic_id, numbers)
+                found = TopicDescription(name, topic_id, numbers, _operations(found))
             described[name] = found
         return described
+
+    def group_operations(self, group: str) -> frozenset[str] | Failure | None:
+        assert self._client is not None
+        with failing_as_client_error(self._reports):
+            futures = self._client.describe_consumer_groups(
+                [group], include_authorized_operations=True, request_timeout=self._timeout_s
+            )
+        found = self._outcome(futures[group])
+        return found if isinstance(found, Failure) else _operations(found)
 
     def ask_for_topic(self, name: str) -> bool:
         assert self._client is not None
