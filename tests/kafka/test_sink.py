@@ -16,7 +16,7 @@ from headrace.connector import SinkWriter, WriterContext
 from headrace.errors import DataError, ExternalError
 from headrace.kafka import DeliveryGuarantee, KafkaRecordSerializationSchema, KafkaSink
 from headrace.kafka.client import default_client
-from headrace.kafka.sink import KafkaWriter
+from headrace.kafka.sink import KafkaWriter, outgoing
 
 TIMEOUT_S = 30.0
 CONTEXT = WriterContext("job", "sink", 0, 1)
@@ -191,7 +191,8 @@ def test_closing_waits_for_nobody() -> None:
         schema = KafkaRecordSerializationSchema.builder().set_topic("t").set_value_serialization_schema(bytes).build()
         builder = KafkaSink.builder().set_bootstrap_servers(f"127.0.0.1:{taken.getsockname()[1]}")
         sink = builder.set_record_serializer(schema).build()
-        writer = KafkaWriter(sink, default_client().producer(sink.client_settings()))
+        producer = default_client().producer(sink.client_settings())
+    writer = KafkaWriter(sink, outgoing(sink, CONTEXT, lambda: producer), producer)
         writer.write([b"x"] * 1000, None)
         begun = time.monotonic()
         writer.close()

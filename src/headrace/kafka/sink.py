@@ -109,7 +109,7 @@ class KafkaSink(Sink):
         if self.delivery_guarantee is DeliveryGuarantee.EXACTLY_ONCE:
             if not isinstance(transaction, KafkaTransaction):
                 raise InternalError(f"an exactly-once Kafka sink was given {transaction!r} as its transaction")
-            return KafkaTransactionalWriter(outgoing(self, context, transaction.producer), transaction)
+            return KafkaTransactionalWriter(outgoing(self, context, lambda: transaction.producer), transaction)
         settings: Settings = {"client.id": f"{context.job_name}-{context.operator_name}-{context.subtask}"} | (
             self.client_settings()
         )
@@ -123,7 +123,7 @@ class KafkaSink(Sink):
         except BaseException:
             producer.close()
             raise
-        return KafkaWriter(self, outgoing(self, context, producer), producer)
+        return KafkaWriter(self, outgoing(self, context, lambda: producer), producer)
 
     def _require_topic(self) -> None:
         if self.topic is None:
@@ -364,7 +364,7 @@ class Outgoing(Protocol):
     def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None: ...
 
 
-def outgoing(sink: KafkaSink, context: WriterContext, producer: Producer) -> Outgoing:
+def outgoing(sink: KafkaSink, context: WriterContext, producer: Callable[[], Producer]) -> Outgoing:
     """What the sink's record serializer asks for, and no more."""
     schema = sink.record_serializer
     if isinstance(schema, BuiltSchema) and schema.has_columns:
@@ -372,7 +372,7 @@ def outgoing(sink: KafkaSink, context: WriterContext, producer: Producer) -> Out
     max_age_s = read_int(dict(sink.properties), "metadata.max.age.ms", _METADATA_MAX_AGE_MS) / 1000
     # The producer itself is asked, as it has to know of a partition before it writes there.
     partitions = TopicPartitions(
-        lambda topic: producer.partitions(topic, sink.timeout_s), max_age_s, sink.bootstrap_servers
+        lambda topic: producer().partitions(topic, sink.timeout_s), max_age_s, sink.bootstrap_servers
     )
     return WholeRecords(schema, KafkaSinkContext(context.subtask, context.parallelism, partitions.of))
 
