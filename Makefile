@@ -60,6 +60,12 @@ test-native-sanitized: .venv/.installed ## the native client under AddressSaniti
 		PYTHONMALLOC=malloc PYTHONPATH=$(SANITIZED)/src $(BIN)/python -m pytest -p no:cacheprovider \
 		tests/kafka/test_native.py tests/kafka/test_client.py -k 'not memory_is_flat and not pure' $(ARGS)
 
+.PHONY: matrix
+matrix: .venv/.installed ## what there is of Flink's Kafka connector, each row with its tests, as docs/matrix.md
+	$(BIN)/python tools/matrix.py > docs/matrix.md.new
+	mv docs/matrix.md.new docs/matrix.md
+	@cat docs/matrix.md
+
 .PHONY: wheel
 wheel: .venv/.installed ## a wheel for this platform, with the native client in it, and its test in an environment of its own
 	rm -rf dist build/lib* build/bdist* build/wheel

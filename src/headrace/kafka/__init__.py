@@ -10,6 +10,7 @@
 | `serialization` | `KafkaRecordSerializationSchema`, its builder, and whole records as they are written |
 | `sink` | `KafkaSink`, its builder and writers |
 | `legacy` | `FlinkKafkaConsumer` and `FlinkKafkaProducer`, made of the new ones |
+| `lineage` | which topics a source or a sink has to do with |
 | `topics` | topics that a sink writes exist before its first record |
 | `transaction` | a region's transaction and its marker |
 | `properties`, `properties_page` | one row per property of Kafka's Java client: what becomes of it; and as a page |

@@ -21,6 +21,7 @@ from headrace.errors import ConfigError, DataError, InternalError
 from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import Admin, ClientError, Producer, Settings
 from headrace.kafka.failures import error_of, undelivered
+from headrace.kafka.lineage import LineageVertex, kafka_datasets
 from headrace.kafka.properties import (
     Role,
     masked,
@@ -91,6 +92,11 @@ class KafkaSink(Sink):
     def topic(self) -> str | None:
         """The topic of all records; None if each record chooses."""
         return self.record_serializer.topic
+
+    def get_lineage_vertex(self) -> LineageVertex:
+        """*Extension*: which topic it writes; none if each record chooses."""
+        topics = [] if self.topic is None else [self.topic]
+        return LineageVertex(kafka_datasets(topics, None, dict(self.properties)) if topics else ())
 
     def client_settings(self) -> dict[str, str]:
         """Settings for a producer of this sink, under librdkafka's names."""

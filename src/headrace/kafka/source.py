@@ -25,6 +25,7 @@ from headrace.kafka.enumerator import (
     Topics,
 )
 from headrace.kafka.failures import error_of
+from headrace.kafka.lineage import LineageVertex, kafka_datasets
 from headrace.kafka.offsets import (
     Earliest,
     KafkaOffsetResetStrategy,
@@ -121,6 +122,20 @@ class KafkaSource(Source):
                 return min(partitions).topic
             case TopicPattern() | Asked():
                 return None
+
+    def get_lineage_vertex(self) -> LineageVertex:
+        """*Extension*: which topics it reads, or which pattern (none if a subscriber of the program's decides)."""
+        properties = dict(self.properties)
+        match self.subscription:
+            case Topics(names):
+                datasets = kafka_datasets(names, None, properties)
+            case Partitions(partitions):
+                datasets = kafka_datasets(dict.fromkeys(p.topic for p in partitions), None, properties)
+            case TopicPattern(pattern):
+                datasets = kafka_datasets((), pattern, properties)
+            case Asked():
+                datasets = ()
+        return LineageVertex(datasets, self.boundedness)
 
     @property
     def reset_strategy(self) -> KafkaOffsetResetStrategy:

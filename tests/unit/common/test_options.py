@@ -214,3 +214,7 @@ def test_a_wrong_value_is_refused_when_it_is_set_and_changes_nothing() -> None:
     with pytest.raises(ConfigError):
         settings.set(options.PARALLELISM, "0")
     assert settings.effective() == Configuration()
+
+
+def test_watermarks_are_made_each_200_ms_unless_said_otherwise() -> None:
+    assert options.AUTO_WATERMARK_INTERVAL.read(Configuration()) == 200

@@ -406,3 +406,19 @@ def test_properties_come_singly_in_a_dict_and_in_the_spellings_of_older_programs
         assert (settings["linger.ms"], settings["client.rack"]) == ("8", "a")
     with pytest.raises(ConfigError, match=r"are strings; `linger.ms` is set to a int"):
         sink().set_kafka_producer_config({"linger.ms": 7})  # type: ignore[dict-item]
+
+
+def test_lineage_names_topics_and_cluster_and_no_secret() -> None:
+    login = {"sasl.password": "opensesame"}
+    reading = source().set_properties(login).set_bounded(KafkaOffsetsInitializer.latest()).build().get_lineage_vertex()
+    assert reading.boundedness is Boundedness.BOUNDED
+    assert [(data.name, data.namespace) for data in reading.datasets] == [("t", "kafka://localhost:1")]
+    writing = sink().set_properties(login).build().get_lineage_vertex()
+    assert [data.name for data in writing.datasets] == ["t"]
+    assert writing.boundedness is None
+    assert "opensesame" not in repr((reading, writing))
+    builder = KafkaSource.builder().set_bootstrap_servers("a:1").set_topic_pattern("rss.*")
+    (pattern,) = builder.set_value_only_deserializer(SimpleStringSchema()).build().get_lineage_vertex().datasets
+    assert (pattern.name, pattern.facets["kafka"]["topic_pattern"]) == ("rss.*", "rss.*")
+    free = KafkaRecordSerializationSchema.builder().set_topic_selector(str).set_value_serialization_schema(bytes)
+    assert sink().set_record_serializer(free.build()).build().get_lineage_vertex().datasets == ()

@@ -16,6 +16,7 @@ from headrace.kafka.enumerator import (
     Subscription,
     TopicPattern,
     Topics,
+    lane_of,
 )
 from headrace.kafka.offsets import KafkaOffsetResetStrategy, KafkaOffsetsInitializer
 from headrace.kafka.split import KafkaSplit
@@ -149,3 +150,21 @@ def test_a_pattern_has_to_match_the_whole_name_and_never_finds_kafkas_own_topics
     cluster = Cluster(**{"rss": "id", "rss.events": "id", "old.rss": "id", "__rss": "id"})
     assert topics_of(enumerator_of(cluster, TopicPattern("rss")).start(None)) == ["rss"]
     assert topics_of(enumerator_of(cluster, TopicPattern(".*rss")).start(None)) == ["rss", "old.rss"]
+
+
+@pytest.mark.parametrize(
+    ("topic", "owners"),
+    [
+        ("test-topic", [0, 0, 0, 0, 1, 4, 0]),
+        ("topic-a", [0, 1, 1, 1, 1, 5, 1]),
+        ("topic-b", [0, 0, 2, 0, 2, 4, 8]),
+        ("input-topic", [0, 0, 1, 0, 0, 4, 4]),
+        ("orders", [0, 1, 0, 3, 4, 3, 3]),
+        ("a", [0, 1, 1, 3, 2, 7, 7]),
+    ],
+)
+def test_partitions_are_dealt_out_by_flinks_formula(topic: str, owners: list[int]) -> None:
+    counts = (1, 2, 3, 4, 5, 8, 12)
+    assert [lane_of(KafkaTopicPartition(topic, 0), lanes) for lanes in counts] == owners
+    for lanes, owner in zip(counts, owners, strict=True):
+        assert lane_of(KafkaTopicPartition(topic, 5), lanes) == (owner + 5) % lanes
