@@ -54,7 +54,7 @@ def page() -> str:
     lines = [
         "# What there is of Flink's Kafka connector",
         "",
-        "Written by `make matrix`. *Superseded* is machinery of Flink's for transactions that are resumed, which is not",
+        "Written by `make matrix`. *Superseded* is machinery of Flink's for transactions that are resumed: it is not",
         "needed here: the tests are those of the guarantee. *Elsewhere* is what belongs to metrics and tools.",
         "",
         "| # | Feature | Status | Shown by |",
