@@ -66,9 +66,9 @@ class SplitEnumerator(ABC):
         """Splits that are new since the last call, resolved."""
         return []
 
-    def lane_of(self, split: Split, lanes: int) -> int:
-        """Which of `lanes` readers gets a split that no reader has had before. Always the same one."""
-        return zlib.crc32(split.split_id.encode()) % lanes
+    def lane_of(self, split: Split, loads: Sequence[int]) -> int:
+        """Which reader gets a split that no reader has had before; `loads` says how many each of them has."""
+        return zlib.crc32(split.split_id.encode()) % len(loads)
 
     def close(self) -> None:
         """Release clients. May be called twice."""

@@ -165,6 +165,9 @@ class EnumeratorSettings:
     commits: bool = False
     """Whether offsets are committed to the group."""
 
+    is_balanced: bool = False
+    """Whether new partitions go where the fewest are, instead of where Flink's formula puts them."""
+
 
 class KafkaSplitEnumerator(SplitEnumerator):
     """Finds a source's partitions."""
@@ -216,8 +219,10 @@ class KafkaSplitEnumerator(SplitEnumerator):
         """
         return [*self._find(self._subscription(), is_strict=False)]
 
-    def lane_of(self, split: Split, lanes: int) -> int:
-        return lane_of(_kafka_split(split).partition, lanes)
+    def lane_of(self, split: Split, loads: Sequence[int]) -> int:
+        if self._settings.is_balanced:
+            return loads.index(min(loads))
+        return lane_of(_kafka_split(split).partition, len(loads))
 
     def close(self) -> None:
         self._admin.close()

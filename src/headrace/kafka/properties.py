@@ -248,6 +248,14 @@ def _rows() -> Iterable[Property]:
         Property("default.api.timeout.ms", Own("how long an answer of the brokers is waited for (30000)")),
         Property("transaction.timeout.ms", Own("when brokers end a transaction (1 h, or their limit)"), producer),
         Property("headrace.token.source", Own("`module:function` that gives OAUTHBEARER tokens")),
+        Property(
+            "headrace.partition.assignment",
+            Own(
+                "`flink` (the default) or `fewest`: which subtask gets a new partition, by Flink's formula or the one "
+                "with the fewest"
+            ),
+            consumer,
+        ),
         Property("headrace.marker.topic", Own("the topic of the marker's offset"), producer),
         Property("headrace.marker.group", Own("what the marker's group begins with"), producer),
         Property("transactional.id", Refused("call `set_transactional_id_prefix` on the sink's builder"), producer),

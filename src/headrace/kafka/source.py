@@ -49,6 +49,7 @@ from headrace.kafka.split import KafkaSplit
 
 _LOG = logging.getLogger("headrace.kafka")
 
+_ASSIGNMENT = "headrace.partition.assignment"
 _DISCOVERY_INTERVAL_MS = 300_000
 _TIMEOUT_MS = 30_000
 _NO_GROUP = "headrace-without-a-group"
@@ -177,6 +178,7 @@ class KafkaSource(Source):
             self.bootstrap_servers,
             keeps_unsubscribed=self.keeps_unsubscribed,
             commits=self._commits(context),
+            is_balanced=dict(self.properties).get(_ASSIGNMENT) == "fewest",
         )
         interval_ms = read_int(dict(self.properties), "partition.discovery.interval.ms", _DISCOVERY_INTERVAL_MS)
         has_all = self.is_bounded or isinstance(self.subscription, Partitions)
@@ -434,6 +436,8 @@ class KafkaSourceBuilder:
         if self._stopping is not None:
             check_stops(self._stopping.given)
         token_source(properties)
+        if (assignment := properties.get(_ASSIGNMENT, "flink")) not in ("flink", "fewest"):
+            raise ConfigError(f"`{_ASSIGNMENT}` is {assignment!r}; it has to be flink or fewest")
         read_int(properties, "partition.discovery.interval.ms", 0)
         read_int(properties, "default.api.timeout.ms", 0)
         for warning in (*translation.warnings, *overridden(properties, is_bounded=self._is_bounded)):

@@ -346,10 +346,11 @@ class Coordinator:
                 self._discoveries[operator_id] = self._threads.submit(self._start.enumerators[operator_id].discover)
 
     def _add_splits(self, operator_id: str, source: Source, splits: Sequence[Split]) -> None:
-        lanes = self._sources[operator_id][0].parallelism or 1
+        loads = self._start.loads[operator_id]
         shares: dict[int, dict[str, Mapping[str, JsonValue]]] = {}
         for split in splits:
-            lane = self._start.enumerators[operator_id].lane_of(split, lanes)
+            lane = self._start.enumerators[operator_id].lane_of(split, loads)
+            loads[lane] += 1
             shares.setdefault(lane, {})[split.split_id] = source.encode_split(split)
         for lane, share in shares.items():
             message = AddSplits(operator_id, share)

@@ -73,7 +73,8 @@ class Start:
     """One start, of all lanes. `chosen` is the snapshot that `--from` names, `fresh` starts over, `assume` is the
     user's word.
 
-    `baseline` is set once it is durable, `is_claimed` once every region holds its marker; `enumerators` by operator id.
+    `baseline` is set once it is durable, `is_claimed` once every region holds its marker; `enumerators` by operator id,
+    and in `loads` how many splits of it each lane has.
     `known` are the copies that had announced themselves before: each will find the baseline, and announce itself anew.
     """
 
@@ -91,6 +92,7 @@ class Start:
         self.baseline: Manifest | None = None
         self.is_claimed = False
         self.enumerators: dict[str, SplitEnumerator] = {}
+        self.loads: dict[str, list[int]] = {}
         self._plan = plan
         self._settings = settings
         self._folder = folder
@@ -273,8 +275,10 @@ class Start:
         restored = [source.decode_split(split) for snapshot in before.values() for split in snapshot.splits.values()]
         found: dict[str, dict[str, Mapping[str, JsonValue]]] = {region: {} for region in region_at.values()}
         for split in enumerator.start(restored if before else None):
-            region = owner.get(split.split_id) or region_at[enumerator.lane_of(split, lanes)]
+            loads = [len(found[region_at[lane]]) for lane in range(lanes)]
+            region = owner.get(split.split_id) or region_at[enumerator.lane_of(split, loads)]
             found[region][split.split_id] = source.encode_split(split)
+        self.loads[self._ids[node.id]] = [len(found[region_at[lane]]) for lane in range(lanes)]
         if lanes > 1 and (idle := [str(lane) for lane, region in region_at.items() if not found[region]]):
             log.warning(
                 "`%s` has %d splits for %d subtasks; idle until there are more: lane %s",

@@ -87,6 +87,7 @@ def sink() -> KafkaSinkBuilder:
         (lambda: source().set_group_id("").build(), "`group.id` is empty"),
         (lambda: source().set_kafka_subscriber(Nobody()), "`set_topics` already says"),
         (lambda: KafkaSource.builder().set_kafka_subscriber("t"), "takes a KafkaSubscriber, got str"),  # type: ignore[arg-type]
+        (lambda: source().set_property("headrace.partition.assignment", "least").build(), "flink or fewest"),
         (lambda: source().set_starting_offsets(5), "an `OffsetsInitializer` of your own, not as a int"),  # type: ignore[arg-type]
         (lambda: source().set_starting_offsets(offsets_of(-3)).build(), "set_group_id"),
         (lambda: source().set_bounded(offsets_of(-2)).build(), r"t-0 cannot stop at its earliest offset \(-2\)"),

@@ -168,3 +168,15 @@ def test_partitions_are_dealt_out_by_flinks_formula(topic: str, owners: list[int
     assert [lane_of(KafkaTopicPartition(topic, 0), lanes) for lanes in counts] == owners
     for lanes, owner in zip(counts, owners, strict=True):
         assert lane_of(KafkaTopicPartition(topic, 5), lanes) == (owner + 5) % lanes
+
+
+def test_partitions_go_where_the_fewest_are_if_that_is_asked_for() -> None:
+    cluster = Cluster(a="id")
+    settings = EnumeratorSettings(
+        Topics(("a",)), KafkaOffsetsInitializer.latest(), None, KafkaOffsetResetStrategy.NONE, None, "host:1"
+    )
+    split = KafkaSplit(KafkaTopicPartition("a", 0), 7, topic_id="id")
+    by_formula = KafkaSplitEnumerator(cluster, settings, None)
+    assert [by_formula.lane_of(split, loads) for loads in ([5, 0, 5], [0, 5, 5])] == [1, 1]
+    balanced = KafkaSplitEnumerator(cluster, replace(settings, is_balanced=True), None)
+    assert [balanced.lane_of(split, loads) for loads in ([5, 4, 5], [0, 5, 5], [1, 1, 1])] == [1, 0, 0]

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,8 +197,8 @@ class GrowingEnumerator(NumberEnumerator):
         found, self._has_looked = [] if self._has_looked else [NumberSplit("new")], True
         return list(found)
 
-    def lane_of(self, split: Split, lanes: int) -> int:
-        return int(split.split_id == "new") % lanes
+    def lane_of(self, split: Split, loads: Sequence[int]) -> int:
+        return int(split.split_id == "new") % len(loads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +222,26 @@ def test_a_lane_that_was_at_its_end_reads_a_split_that_is_found_later(lanes: int
     source = Growing(("old",), limit=60)
     taken = run(Map(slower), source=source, parallelism_default=lanes, execution_checkpointing_interval="50 ms")
     assert Counter(taken) == Counter(dict.fromkeys(range(60), 2))
+
+
+class BalancedEnumerator(NumberEnumerator):
+    def lane_of(self, split: Split, loads: Sequence[int]) -> int:
+        return loads.index(min(loads))
+
+
+@dataclass(frozen=True, slots=True)
+class Balanced(Numbers):
+    """Each split goes where the fewest are."""
+
+    def create_enumerator(self, context: SourceContext) -> SplitEnumerator:
+        return BalancedEnumerator(self.splits)
+
+
+def test_an_enumerator_knows_how_many_splits_each_lane_has() -> None:
+    for count in (4, 6):
+        source = Balanced(tuple(map(str, range(count))), limit=5)
+        results = run(Map(lambda value: os.getpid()), source=source)
+        assert sorted(Counter(results).values()) == [count // 2 * 5] * 2
 
 
 class Opened(MapFunction):
