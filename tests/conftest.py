@@ -9,7 +9,16 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from headrace.broker import KAFKA_VERSIONS, DevBroker
+from headrace.datastream.job import unnamed_jobs
 from headrace.kafka.client.provision import create_topics
+
+
+@pytest.fixture(autouse=True)
+def no_jobs_before() -> Iterator[None]:
+    """Each test is a program of its own: its jobs without a name are numbered from the first on."""
+    token = unnamed_jobs.set(0)
+    yield
+    unnamed_jobs.reset(token)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias
 
 from headrace.common.refusal import not_supported
 from headrace.connector.batch import Batch
+from headrace.errors import ExternalError
 
 JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
 
@@ -44,6 +45,10 @@ class SourceContext:
     parallelism: int
     commits_offsets: bool
     """Whether checkpoints are on, so that offsets are committed when one completes."""
+
+
+class SourceChanged(ExternalError):
+    """What is read is not what it was: the job has to start again from its last checkpoint, and see what is left."""
 
 
 class SplitEnumerator(ABC):

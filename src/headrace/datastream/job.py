@@ -16,7 +16,7 @@ from headrace.plan.graph import Node, Operator, Plan, PlanBuilder
 
 logger = logging.getLogger(__name__)
 
-_unnamed_jobs: ContextVar[int] = ContextVar("unnamed_jobs", default=0)
+unnamed_jobs: ContextVar[int] = ContextVar("unnamed_jobs", default=0)
 """How many jobs without a name of their own the program has executed: in all its environments, as they would share a
 name, and with it their checkpoints."""
 
@@ -107,7 +107,7 @@ class JobDescription:
             logger.warning(warning)
         plan = self.plan(job_name)
         if not self._is_named(job_name):
-            _unnamed_jobs.set(_unnamed_jobs.get() + 1)
+            unnamed_jobs.set(unnamed_jobs.get() + 1)
         self._start_over()
         return plan, configuration
 
@@ -120,7 +120,7 @@ class JobDescription:
         name = job_name or self.settings.read(options.JOB_NAME)
         if name:
             return name
-        before = _unnamed_jobs.get()
+        before = unnamed_jobs.get()
         return program_name() if before == 0 else f"{program_name()}-{before + 1}"
 
 

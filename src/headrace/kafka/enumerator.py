@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
-from headrace.connector import Split, SplitEnumerator
+from headrace.connector import SourceChanged, Split, SplitEnumerator
 from headrace.errors import ConfigError, ExternalError, HeadraceError, InternalError, UserCodeError
 from headrace.kafka.client.protocol import (
     Admin,
@@ -35,7 +35,6 @@ from headrace.kafka.offsets import (
     Earliest,
     KafkaOffsetResetStrategy,
     KafkaOffsetsInitializer,
-    Latest,
     LogOffsets,
     PartitionOffsetsRetriever,
     needs,
@@ -165,6 +164,9 @@ class EnumeratorSettings:
     commits: bool = False
     """Whether offsets are committed to the group."""
 
+    keeps_stops: bool = False
+    """Whether splits may have stop offsets of their own, although the program has set none."""
+
     is_balanced: bool = False
     """Whether new partitions go where the fewest are, instead of where Flink's formula puts them."""
 
@@ -178,6 +180,7 @@ class KafkaSplitEnumerator(SplitEnumerator):
         self._settings = settings
         self._known: set[KafkaTopicPartition] = set()
         self._missing: set[str] = set()
+        self._ids: dict[str, str] = {}
         self._first = settings.starting
 
     def start(self, restored: Sequence[Split] | None) -> list[Split]:
@@ -189,12 +192,13 @@ class KafkaSplitEnumerator(SplitEnumerator):
         else:
             kept = self._drop_unsubscribed(subscription, kept)
         if restored is not None:
-            kept = self._check(kept)
-            if isinstance(self._first.place, Latest):
-                # A topic may have been found and read since: its `latest` must not be resolved a second time.
-                self._first = KafkaOffsetsInitializer.earliest()
+            kept = self._with_stops(self._check(kept))
+            # A topic may have been found and read since: what may be its end must not be resolved a second time.
+            self._first = KafkaOffsetsInitializer.earliest()
         self._check_group()
         self._known = {split.partition for split in kept}
+        unread = [split for split in kept if not split.is_finished]
+        self._ids = {split.partition.topic: split.topic_id for split in unread if split.topic_id}
         return [*kept, *self._find(subscription, is_strict=True)]
 
     def _check_group(self) -> None:
@@ -246,12 +250,36 @@ class KafkaSplitEnumerator(SplitEnumerator):
             raise ConfigError(f"`{name}` has to return a set of KafkaTopicPartition, and {wrong[0]!r} is in it")
         return Partitions(tuple(sorted(partitions)))
 
+    def _with_stops(self, restored: list[KafkaSplit]) -> list[KafkaSplit]:
+        """Restored splits with the stop offsets that the program has by now. Those that have one keep it: where
+        `latest` was then, it stays."""
+        stopping = self._settings.stopping
+        if stopping is None:
+            return restored if self._settings.keeps_stops else [replace(split, stop=None) for split in restored]
+        endless = [split.partition for split in restored if split.stop is None]
+        try:
+            stops = self._resolve(stopping, endless, is_stop=True) if endless else {}
+        except ClientError as error:
+            raise error_of("stop offsets could not be looked up", error.failure, self._settings.servers) from None
+        return [replace(split, stop=stops.get(split.partition, split.stop)) for split in restored]
+
+    def _check_ids(self, topics: Iterable[TopicDescription]) -> None:
+        """A topic that was created again while it is read: its positions mean other records."""
+        for topic in topics:
+            known = self._ids.setdefault(topic.name, topic.topic_id) if topic.topic_id is not None else None
+            if known is not None and known != topic.topic_id:
+                raise SourceChanged(
+                    f"topic {topic.name!r} was created again while it was read: what has been read of the new one may "
+                    "begin in its middle"
+                )
+
     def _find(self, subscription: Subscription, *, is_strict: bool) -> list[KafkaSplit]:
         starting = KafkaOffsetsInitializer.earliest() if self._known else self._first
         try:
             existing = self._admin.topic_names() if isinstance(subscription, TopicPattern) else []
             topics = self._describe(topics_of(subscription, existing), is_strict=is_strict)
             self._warn_of_missing(subscription, topics)
+            self._check_ids(topics.values())
             found = partitions_of(subscription, topics.values(), is_strict=is_strict)
             new = [p for p in found if p not in self._known]
             starts = self._resolve(starting, new)

@@ -166,7 +166,11 @@ def _rights_error(what: str, failure: Failure) -> HeadraceError | None:
 
 def _other_error(what: str, failure: Failure) -> HeadraceError:
     if is_unknown_topic(failure):
-        return ExternalError(f"{what}: {failure}; create the topic, or correct its name", retriable=False)
+        if failure.name == "_UNKNOWN_PARTITION":
+            cure = "it has no such partition: see what the serializer or the partitioner chooses"
+        else:
+            cure = "create the topic, or correct its name"
+        return ExternalError(f"{what}: {failure}; {cure}", retriable=False)
     if failure.name in ("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"):
         size = "" if failure.size_bytes is None else f" of {failure.size_bytes} bytes"
         topic = "" if failure.topic is None else f" for topic {failure.topic}"

@@ -226,6 +226,7 @@ def _rows() -> Iterable[Property]:
         for name in names.split():
             yield Property(name, Passed(), role, is_secret=name in _SECRET)
     no_class = "Headrace runs no Java classes"
+    no_registry = "neither source nor sink asks a schema registry; give it to the schema that does"
     no_handler = f"{no_class}; name a function of Python that gives tokens with `headrace.token.source`"
     no_login = (
         "librdkafka asks for a token again when four fifths of its life are over, and 10 s after one it did not get"
@@ -308,6 +309,10 @@ def _rows() -> Iterable[Property]:
         Property("group.id", Ignored(), producer),
         Property("max.block.ms", Ignored("a full queue is waited for; `delivery.timeout.ms` bounds it"), producer),
         Property("exclude.internal.topics", Ignored(), consumer),
+        # Of snippets for all of Confluent Cloud: for serializers with a schema registry.
+        Property("schema.registry.url", Ignored(no_registry)),
+        Property("basic.auth.credentials.source", Ignored(no_registry)),
+        Property("basic.auth.user.info", Ignored(no_registry), is_secret=True),
         Property("metric.reporters", Ignored(no_class)),
         Property("metrics.num.samples", Ignored()),
         Property("metrics.sample.window.ms", Ignored()),
@@ -469,6 +474,8 @@ def translate(properties: Mapping[str, str], role: Role) -> Translation:
     set_by: dict[str, str] = {}
     warnings: list[str] = []
     for name, value in properties.items():
+        # As Java does, and as a pasted line may need; a secret may begin or end with a space.
+        value = value if is_secret(name) else value.strip()
         row = find(name, role)
         if row is None and any(row.name == name for row in PROPERTIES):
             # Providers' snippets and many programs have one set of properties for producers and consumers.
@@ -572,9 +579,9 @@ def token_source(properties: Mapping[str, str]) -> TokenSource | None:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a property's value must never be shown. True also of unknown names that look like it."""
+    """Whether a property's value must never be shown. True also of names that nobody knows: one may be misspelt."""
     rows = [row for row in PROPERTIES if row.name == name]
-    return any(row.is_secret for row in rows) or (not rows and bool(re.search(r"passw|secret|token|jaas|key", name)))
+    return not rows or any(row.is_secret for row in rows)
 
 
 def masked(properties: Mapping[str, str]) -> dict[str, str]:

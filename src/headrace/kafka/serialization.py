@@ -193,6 +193,7 @@ class BuiltSchema(KafkaRecordSerializationSchema):
                 headers = headers_of(element)
                 if type(headers) is not list and isinstance(headers, Mapping):
                     headers = [*headers.items()]
+                check_headers(headers)
             partition = None
             if partitioner is not None:
                 assert topic is not None
@@ -203,6 +204,29 @@ class BuiltSchema(KafkaRecordSerializationSchema):
             return new((topic, value, key, partition, timestamp if timestamp >= 0 else None, headers))
 
         return make
+
+
+def check_headers(headers: Any) -> None:
+    """Raises `DataError` for what are no headers."""
+    try:
+        is_right = all(type(name) is str and (value is None or type(value) is bytes) for name, value in headers)
+    except (TypeError, ValueError):
+        is_right = False
+    if not is_right:
+        raise DataError(f"headers have to be pairs of a str and bytes (or None), not {headers!r:.200}")
+
+
+def check_record(record: Any) -> None:
+    """Raises `DataError` for what is no record that can be written."""
+    if type(record) is not KafkaProducerRecord:
+        kind = type(record).__name__
+        raise DataError(f"a record serializer has to give a KafkaProducerRecord or None, and gave a {kind}")
+    if type(record.topic) is not str or not record.topic:
+        raise DataError(f"a record's topic has to be a name, not {record.topic!r}")
+    for what, number in (("partition", record.partition), ("timestamp", record.timestamp)):
+        if number is not None and (type(number) is not int or number < 0):
+            raise DataError(f"a record's {what} has to be a whole number from 0 on, or None, not {number!r}")
+    check_headers(record.headers)
 
 
 def _same(element: Any) -> Any:

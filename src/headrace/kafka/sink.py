@@ -38,6 +38,7 @@ from headrace.kafka.serialization import (
     KafkaRecordSerializationSchema,
     KafkaRecordSerializationSchemaBuilder,
     KafkaSinkContext,
+    check_record,
 )
 from headrace.kafka.topics import TopicPartitions, require_topics
 from headrace.kafka.transaction import KafkaTransaction, create_transaction
@@ -126,10 +127,10 @@ class KafkaSink(Sink):
         try:
             # Meanwhile the producer connects.
             self._require_topic()
+            return KafkaWriter(self, outgoing(self, context, lambda: producer), producer)
         except BaseException:
             producer.close()
             raise
-        return KafkaWriter(self, outgoing(self, context, lambda: producer), producer)
 
     def _require_topic(self) -> None:
         if self.topic is None:
@@ -446,9 +447,8 @@ def _checked(
 
     def make(element: Any, timestamp: int) -> KafkaProducerRecord | None:
         record = schema.serialize(element, context, timestamp if timestamp >= 0 else None)
-        if record is not None and type(record) is not KafkaProducerRecord:
-            kind = type(record).__name__
-            raise DataError(f"a record serializer has to give a KafkaProducerRecord or None, and gave a {kind}")
+        if record is not None:
+            check_record(record)
         return record
 
     return make

@@ -178,6 +178,7 @@ class KafkaSource(Source):
             self.bootstrap_servers,
             keeps_unsubscribed=self.keeps_unsubscribed,
             commits=self._commits(context),
+            keeps_stops=self.end_of_stream is not None,
             is_balanced=dict(self.properties).get(_ASSIGNMENT) == "fewest",
         )
         interval_ms = read_int(dict(self.properties), "partition.discovery.interval.ms", _DISCOVERY_INTERVAL_MS)
@@ -384,7 +385,8 @@ class KafkaSourceBuilder:
 
     def set_rate_limit(self, records_per_second: float) -> KafkaSourceBuilder:
         """*Extension*: read at most this many records a second, over all subtasks; each has an equal share."""
-        if not records_per_second > 0:
+        is_number = isinstance(records_per_second, int | float)
+        if not is_number or not 0 < records_per_second < float("inf"):
             raise ConfigError(f"`set_rate_limit` takes a number of records above 0, got {records_per_second!r}")
         self._records_per_second = float(records_per_second)
         return self

@@ -48,7 +48,7 @@ from headrace.checkpoint.decision import (
 from headrace.checkpoint.manifest import Kind, Manifest, RegionSnapshot
 from headrace.checkpoint.marker import Marker, SnapshotId
 from headrace.checkpoint.storage import CheckpointFolder, EpochTaken, Snapshot
-from headrace.connector import JsonValue, Source, Split
+from headrace.connector import JsonValue, Source, SourceChanged, Split
 from headrace.crash_points import crash_point
 from headrace.errors import ExternalError, HeadraceError, InternalError, StateError
 from headrace.plan.graph import Plan, ReadSource
@@ -332,7 +332,7 @@ class Coordinator:
             try:
                 splits = future.result()
             except ExternalError as error:
-                if not error.retriable:
+                if not error.retriable or isinstance(error, SourceChanged):
                     raise
                 log.warning("looking for new splits of `%s` failed: %s", self._sources[operator_id][0].name, error)
                 continue

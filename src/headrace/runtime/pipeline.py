@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from headrace.common.watermark_strategy import Alignment
 from headrace.connector import Batch, SinkWriter, SourceReader
-from headrace.errors import ConfigError, DataError, NotSupportedError, UserCodeError
+from headrace.errors import ConfigError, DataError, ExternalError, NotSupportedError, UserCodeError
 from headrace.plan.graph import Node, Plan, ReadSource, WriteSink
 from headrace.runtime.loop import DESERIALIZER, Loop
 from headrace.runtime.operators import generator_supplier
@@ -231,6 +231,9 @@ class Pipeline:
                 f"the key that `key_by` gives for `{node.name}` cannot be one ({error}), on the record at {record}; "
                 "give a str, a number, or a tuple of such"
             ) from error
+        if isinstance(error, ExternalError):
+            # What the outside did not answer is no fault of the record.
+            raise error
         if isinstance(error, ConfigError):
             # What is refused now is refused after a restart too, so it keeps its kind.
             kind = NotSupportedError if isinstance(error, NotSupportedError) else ConfigError

@@ -201,7 +201,8 @@ class Worker:
                 self._add_splits(operator_id, splits)
             case AlignWatermarks(behind):
                 for alignment, pipeline in self._aligned:
-                    pipeline.align(behind.get(alignment.group), alignment.max_drift_ms)
+                    if alignment.group in behind:
+                        pipeline.align(behind[alignment.group], alignment.max_drift_ms)
             case TriggerCheckpoint(snapshot_id, is_final):
                 self._checkpoint(snapshot_id, is_final=is_final)
             case CheckpointAborted():

@@ -30,7 +30,7 @@ from headrace.kafka import (
     KafkaTopicPartition,
 )
 from headrace.kafka.client.protocol import Admin
-from headrace.kafka.serialization import BuiltSchema
+from headrace.kafka.serialization import BuiltSchema, check_record
 
 
 def source() -> KafkaSourceBuilder:
@@ -423,3 +423,30 @@ def test_lineage_names_topics_and_cluster_and_no_secret() -> None:
     assert (pattern.name, pattern.facets["kafka"]["topic_pattern"]) == ("rss.*", "rss.*")
     free = KafkaRecordSerializationSchema.builder().set_topic_selector(str).set_value_serialization_schema(bytes)
     assert sink().set_record_serializer(free.build()).build().get_lineage_vertex().datasets == ()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"bytes",
+        KafkaProducerRecord("", b"x"),
+        KafkaProducerRecord("t", b"x", partition=-7),
+        KafkaProducerRecord("t", b"x", partition="0"),  # type: ignore[arg-type]
+        KafkaProducerRecord("t", b"x", timestamp=1.5),  # type: ignore[arg-type]
+        KafkaProducerRecord("t", b"x", timestamp=-5),
+        KafkaProducerRecord("t", b"x", headers={"a": b"x"}),  # type: ignore[arg-type]
+        KafkaProducerRecord("t", b"x", headers=None),  # type: ignore[arg-type]
+        KafkaProducerRecord("t", b"x", headers=[("a", 1)]),  # type: ignore[list-item]
+        KafkaProducerRecord("t", b"x", headers=[("a", "x")]),  # type: ignore[list-item]
+    ],
+)
+def test_what_cannot_be_written_is_a_data_error_where_it_is_made(record: Any) -> None:
+    with pytest.raises(DataError, match=r"have to|has to"):
+        check_record(record)
+
+
+def test_headers_of_a_provider_are_looked_at_too() -> None:
+    builder = KafkaRecordSerializationSchema.builder().set_topic("t").set_value_serialization_schema(str.encode)
+    schema = builder.set_header_provider(lambda _: [("a", 1)]).build()  # type: ignore[list-item,return-value]
+    with pytest.raises(DataError, match=r"headers have to be pairs .*\('a', 1\)"):
+        schema.serialize("x", CONTEXT, None)

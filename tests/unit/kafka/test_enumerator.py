@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from headrace.connector import SourceChanged
 from headrace.errors import ExternalError
 from headrace.kafka.client.protocol import Failure, KafkaTopicPartition, Position, TopicDescription
 from headrace.kafka.enumerator import (
@@ -180,3 +181,42 @@ def test_partitions_go_where_the_fewest_are_if_that_is_asked_for() -> None:
     assert [by_formula.lane_of(split, loads) for loads in ([5, 0, 5], [0, 5, 5])] == [1, 1]
     balanced = KafkaSplitEnumerator(cluster, replace(settings, is_balanced=True), None)
     assert [balanced.lane_of(split, loads) for loads in ([5, 4, 5], [0, 5, 5], [1, 1, 1])] == [1, 0, 0]
+
+
+def test_a_topic_that_is_created_again_while_it_is_read_has_the_job_start_again() -> None:
+    cluster = Cluster(a="id", b="id")
+    enumerator = enumerator_of(cluster, Topics(("a", "b")))
+    enumerator.start(None)
+    assert enumerator.discover() == []
+    cluster.topics["a"] = "another"
+    with pytest.raises(SourceChanged, match="topic 'a' was created again while it was read"):
+        enumerator.discover()
+
+
+def test_a_split_that_was_read_to_its_end_does_not_hold_its_topic_to_an_id() -> None:
+    finished = KafkaSplit(KafkaTopicPartition("a", 0), 7, stop=7, topic_id="old")
+    stop = KafkaOffsetsInitializer.latest()
+    enumerator = KafkaSplitEnumerator(Cluster(a="new"), replace(SETTINGS, stopping=stop), None)
+    assert enumerator.start([finished]) == [finished]
+    assert enumerator.discover() == []
+
+
+SETTINGS = EnumeratorSettings(
+    Topics(("a",)), KafkaOffsetsInitializer.latest(), None, KafkaOffsetResetStrategy.NONE, None, "host:1"
+)
+
+
+def test_restored_splits_stop_where_the_program_says_by_now() -> None:
+    cluster = Cluster(a="id")
+    endless = KafkaSplit(KafkaTopicPartition("a", 0), 7, topic_id="id")
+    stops = replace(endless, stop=9)
+    (found,) = KafkaSplitEnumerator(cluster, replace(SETTINGS, stopping=offsets_of(8)), None).start([endless])
+    assert found == replace(endless, stop=8)
+    # What `latest` was at the first start, it stays.
+    assert KafkaSplitEnumerator(cluster, replace(SETTINGS, stopping=offsets_of(8)), None).start([stops]) == [stops]
+    assert KafkaSplitEnumerator(cluster, SETTINGS, None).start([stops]) == [endless]
+    assert KafkaSplitEnumerator(cluster, replace(SETTINGS, keeps_stops=True), None).start([stops]) == [stops]
+
+
+def offsets_of(offset: int) -> KafkaOffsetsInitializer:
+    return KafkaOffsetsInitializer.offsets({KafkaTopicPartition("a", 0): offset})

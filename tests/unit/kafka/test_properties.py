@@ -388,3 +388,22 @@ def test_any_configuration_makes_a_client_or_is_the_programs_mistake(properties:
 def test_a_source_of_tokens_is_a_function_that_is_there(named: str, text: str) -> None:
     with pytest.raises(ConfigError, match=rf"`headrace.token.source` is {named!r}.*{text}"):
         token_source({"headrace.token.source": named})
+
+
+@pytest.mark.parametrize("name", ["sasl.pasword", "sasl.pwd", "sasl.jass.config", "sasl.credential"])
+def test_the_value_of_a_name_that_nobody_knows_is_not_shown(name: str) -> None:
+    assert masked({name: "opensesame"}) == {name: "***"}
+
+
+def test_spaces_around_a_value_are_no_part_of_it() -> None:
+    assert translate({"linger.ms": "5 ", "sasl.mechanism": " PLAIN"}, Role.PRODUCER).settings["linger.ms"] == "5"
+
+
+def test_lines_for_a_schema_registry_are_no_mistake() -> None:
+    lines = {"schema.registry.url": "https://x", "basic.auth.credentials.source": "USER_INFO"}
+    lines["basic.auth.user.info"] = "k:s"
+    for role in Role:
+        translated = translate(lines, role)
+        assert translated.settings == {}
+        assert len(translated.warnings) == 3
+        assert "k:s" not in str(translated.warnings)
