@@ -583,6 +583,12 @@ def test_a_topic_that_is_deleted_while_it_is_read_is_told_of_and_ends_nothing(
     write(stays, *numbers(0, 10))
     assert running.read(10) == numbers(0, 10)
     assert len(running.positions()) == 2
+    if is_pattern:
+        # Nor does it end the next start; a topic that is named does.
+        again = run(builder().set_topic_pattern(f"{hint}.*").build(), restored=running.reader.snapshot())
+        write(stays, b"more")
+        assert again.read(1) == [b"more"]
+        assert len(again.positions()) == 2
 
 
 def test_a_pattern_finds_topics_by_their_whole_name(

@@ -389,10 +389,15 @@ class KafkaSplitEnumerator(SplitEnumerator):
         return {partition: offset for partition, offset in offsets.items() if offset is not None}
 
     def _check(self, restored: list[KafkaSplit]) -> list[KafkaSplit]:
-        """Restored splits, each at its position, or where the reset strategy says if its log does not hold that."""
+        """Restored splits, each at its position, or where the reset strategy says if its log does not hold that.
+
+        One whose topic has gone stays as it is, as while the job runs, but where the read is to end some time.
+        """
         unread = [split for split in restored if not split.is_finished]
         try:
-            topics = self._describe({split.partition.topic for split in unread})
+            ends = self._settings.stopping is not None
+            topics = self._describe({split.partition.topic for split in unread}, is_strict=ends)
+            unread = [split for split in unread if split.partition.topic in topics]
             logs = self._look_up([split.partition for split in unread], KafkaOffsetsInitializer.earliest())
         except ClientError as error:
             raise error_of("restored partitions could not be checked", error.failure, self._settings.servers) from None
