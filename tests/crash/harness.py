@@ -8,6 +8,7 @@ and `tally` compares. Nothing here waits for a time to pass: everything waits fo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -422,8 +423,12 @@ class Job:
         self.output.wait_for(self.input.count, run)
 
     def manifests(self) -> list[dict[str, Any]]:
-        """The manifests in its folder, oldest first."""
-        return [json.loads(file.read_text()) for file in sorted(self.state.glob("epoch-*.json"), key=_age)]
+        """The manifests in its folder, oldest first; without those that a running job removes meanwhile."""
+        found = []
+        for file in self.manifest_files():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(json.loads(file.read_text()))
+        return found
 
     def manifest_files(self) -> list[Path]:
         """Their files."""
