@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from headrace.errors import ConfigError, NotSupportedError
+from headrace.kafka.secrets import is_reference
 
 _TOKEN: Final = re.compile(
     r"""
@@ -160,6 +161,11 @@ def _password_settings(login: Login) -> Mapping[str, str]:
         )
     if not {"username", "password"} <= login.options.keys():
         raise ConfigError("`sasl.jaas.config` has no username or no password; give both")
+    if referring := [name for name, value in login.options.items() if is_reference(value)]:
+        raise _wrong(
+            f"its option `{referring[0]}` refers to a secret",
+            "refer to the whole line instead (`env:NAME`, `file:PATH`), or set `sasl.username` and `sasl.password`",
+        )
     return {"sasl.username": login.options["username"], "sasl.password": login.options["password"]}
 
 

@@ -524,13 +524,19 @@ def _check_text(name: str, value: str) -> None:
         raise ConfigError(f"`{name}` holds a character that no setting can have; take it out")
 
 
+_PEM: Final = frozenset(
+    {"ssl.truststore.certificates", "ssl.keystore.certificate.chain", "ssl.ca.pem", "ssl.certificate.pem"}
+)
+"""No secrets, and as long as those: they may be referred to as well."""
+
+
 def resolve_secrets(properties: Mapping[str, str]) -> dict[str, str]:
     """The properties with the secrets that they refer to. Raises `ConfigError` for one that is not there.
 
     For clients that are made now: what this returns must be kept nowhere.
     """
     return {
-        name: resolve(name, value) if is_reference(value) and is_secret(name) else value
+        name: resolve(name, value) if is_reference(value) and (is_secret(name) or name in _PEM) else value
         for name, value in properties.items()
     }
 

@@ -140,3 +140,10 @@ PIECES = st.sampled_from([PLAIN, "a", "=", ";", "'", '"', "\\", "/*", "//", " ",
 def test_any_text_is_a_login_or_the_programs_mistake(line: str) -> None:
     with contextlib.suppress(ConfigError):
         assert jaas.parse(line).module
+
+
+def test_a_reference_inside_the_line_is_refused_as_it_would_be_sent_as_the_password() -> None:
+    line = "org.apache.kafka.common.security.plain.PlainLoginModule required username='u' password='env:SECRET';"
+    with pytest.raises(ConfigError, match=r"`password` refers to a secret.*whole line") as refused:
+        jaas.settings_of(line, {"sasl.mechanism": "PLAIN"})
+    assert "env:SECRET" not in str(refused.value)

@@ -407,3 +407,12 @@ def test_lines_for_a_schema_registry_are_no_mistake() -> None:
         assert translated.settings == {}
         assert len(translated.warnings) == 3
         assert "k:s" not in str(translated.warnings)
+
+
+def test_certificates_may_be_referred_to_as_well(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    properties = {"ssl.truststore.certificates": f"file:{tmp_path}/ca.pem", "ssl.ca.location": "file:not-one"}
+    assert resolve_secrets(properties) == {
+        "ssl.truststore.certificates": "-----BEGIN CERTIFICATE-----",
+        "ssl.ca.location": "file:not-one",
+    }
