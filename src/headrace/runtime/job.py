@@ -59,6 +59,7 @@ from headrace.errors import (
     UserCodeError,
 )
 from headrace.plan.graph import Plan
+from headrace.plan.identity import is_exactly_once
 from headrace.plan.parallelism import idle_default, lanes, with_parallelism
 from headrace.runtime.collecting import Collecting, LaneCollected, with_collected
 from headrace.runtime.coordinator import Coordinator, LaneCannotRejoin
@@ -302,6 +303,7 @@ class Job(JobClient):
                 folder = CheckpointFolder(root, self._plan.job_name)
                 folder.lock()
                 stack.callback(folder.release)
+                stack.enter_context(_alone_in_this_process(self._plan, folder))
                 self._run_attempts(folder)
         except BaseException as error:
             self._status = JobStatus.CANCELED if isinstance(error, JobCancelled) else JobStatus.FAILED
@@ -537,6 +539,33 @@ class Job(JobClient):
                 f"job {self._plan.job_name!r} was stopped while it waited to start again; the next run goes on from "
                 "its last checkpoint"
             )
+
+
+_running: dict[str, CheckpointFolder] = {}
+"""The exactly-once jobs of this process, by name."""
+
+_running_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _alone_in_this_process(plan: Plan, folder: CheckpointFolder) -> Iterator[None]:
+    """Raises `StateError` if a job of this name runs here already: both would have the same transactional ids."""
+    name = plan.job_name
+    if not any(is_exactly_once(node) for node in plan):
+        yield
+        return
+    with _running_lock:
+        if name in _running:
+            raise StateError(
+                f"a job {name!r} runs in this process already, and works in {_running[name].path}: both would have the "
+                "same transactional ids; give one of them another name"
+            )
+        _running[name] = folder
+    try:
+        yield
+    finally:
+        with _running_lock:
+            del _running[name]
 
 
 def _sweep(own: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.processes import wait_until
 from tests.unit.checkpoint.test_storage import Instead
 from tests.unit.runtime.endless import Ledger, LedgerSink, NumberEnumerator, NumberReader, Numbers
 
@@ -682,3 +683,23 @@ def test_what_is_collected_in_front_of_a_checkpoint_is_not_lost_when_its_flag_ca
 def test_elements_of_a_collection_come_in_order_and_once(capsys: pytest.CaptureFixture[str]) -> None:
     run_job(job_of(CollectionSource(tuple("abc")), Map(str.upper)), settings())
     assert capsys.readouterr().out == "A\nB\nC\n"
+
+
+def test_a_second_exactly_once_job_of_one_name_is_refused_in_one_process(tmp_path: Path) -> None:
+    def job_in(folder: str) -> Job:
+        plan = job_of(Numbers(), sink=LedgerSink(Ledger()), name="twice")
+        return Job(plan, with_folder(tmp_path / folder))
+
+    first = job_in("first")
+    first.start()
+    wait_until(lambda: first.has_begun, "the first one runs")
+    with pytest.raises(StateError, match=r"a job 'twice' runs in this process already, and works in .*first"):
+        job_in("second").run()
+    first.stop()
+    first.wait()
+    # It is its name only while it runs.
+    second = job_in("second")
+    second.start()
+    wait_until(lambda: second.has_begun, "the second one runs")
+    second.stop()
+    second.get_job_execution_result().result()
