@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace.errors import ExternalError
 
@@ -53,7 +53,11 @@ def create_topics(
         NewTopic(name, num_partitions=partitions, replication_factor=replication_factor, config=dict(config or {}))
         for name, partitions in topics.items()
     ]
+    deadline = time.monotonic() + _TIMEOUT_S
     futures = client.create_topics(new, operation_timeout=_TIMEOUT_S, request_timeout=_TIMEOUT_S)
+    while time.monotonic() < deadline and any(map(_is_lost, futures.values())):
+        # What had been created all the same is there already.
+        futures = client.create_topics(new, operation_timeout=_TIMEOUT_S, request_timeout=_TIMEOUT_S)
     for name, future in futures.items():
         # Not `result`: the traceback that it would attach keeps the client, and its connections, until the next
         # garbage collection.
@@ -67,7 +71,6 @@ def create_topics(
                 retriable=bool(reason and reason.retriable()),
             ) from error
     # The controller has answered; the brokers learn of it a moment later.
-    deadline = time.monotonic() + _TIMEOUT_S
     for name in topics:
         while not _has_leaders(_metadata(client, bootstrap_servers, name).topics[name]):
             if time.monotonic() > deadline:
@@ -75,6 +78,12 @@ def create_topics(
                     f"topic {name!r} was created on {bootstrap_servers}, but has partitions without leader"
                 )
             time.sleep(_POLL_S)
+
+
+def _is_lost(future: Any) -> bool:
+    """Whether the client has let go of the broker that it had asked: it has learned of the cluster meanwhile."""
+    error = future.exception()
+    return bool(error is not None and error.args and getattr(error.args[0], "name", str)() == "_DESTROY_BROKER")
 
 
 def _has_leaders(topic: TopicMetadata) -> bool:
