@@ -68,7 +68,9 @@ def broker(port: int, data_dir: Path | None, kafka_version: str, brokers: str, t
       headrace broker --brokers 3 --kafka-version 4.1.1
     """
     # Both end it the same way, at whatever it is: downloading, starting, or running.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Both, also where a script starts it in the background: a shell has SIGINT ignored there.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     cluster = DevBroker(
         kafka_version,
         brokers=int(brokers),
