@@ -67,8 +67,8 @@ def broker(port: int, data_dir: Path | None, kafka_version: str, brokers: str, t
       headrace broker --data-dir ./kafka-data --port 19092
       headrace broker --brokers 3 --kafka-version 4.1.1
     """
-    # Both end it the same way, at whatever it is: downloading, starting, or running.
-    # Both, also where a script starts it in the background: a shell has SIGINT ignored there.
+    # Both end it the same way, at whatever it is: downloading, starting, or running. Also where a script starts it in
+    # the background: a shell has SIGINT ignored there.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     cluster = DevBroker(

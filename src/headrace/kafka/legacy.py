@@ -38,7 +38,7 @@ from headrace.kafka.client.protocol import ClientError, Failure
 from headrace.kafka.failures import error_of
 from headrace.kafka.offsets import Committed, KafkaOffsetResetStrategy, KafkaOffsetsInitializer
 from headrace.kafka.properties import is_secret
-from headrace.kafka.serialization import KafkaRecordSerializationSchema
+from headrace.kafka.serialization import FlinkFixedPartitioner, KafkaRecordSerializationSchema
 from headrace.kafka.sink import Columns, KafkaSink, KafkaTransactionalWriter, KafkaWriter
 from headrace.kafka.source import KafkaSource
 
@@ -276,15 +276,7 @@ class FlinkKafkaConsumer(_Settled, SourceFunction):
     def to_source(self) -> LegacyKafkaSource:
         built: KafkaSource = self._chain().build()
         self._is_added = True
-        return LegacyKafkaSource(
-            built.subscription,
-            built.properties,
-            built.starting,
-            built.stopping,
-            built.is_bounded,
-            built.schema,
-            keeps_unsubscribed=self._keeps_unsubscribed,
-        )
+        return LegacyKafkaSource(**{**vars(built), "keeps_unsubscribed": self._keeps_unsubscribed})
 
     def _chain(self) -> _Chain:
         properties = dict(self._properties)
@@ -366,15 +358,6 @@ def guarantee_of(semantic: Semantic, flushes: bool | None) -> DeliveryGuarantee:
             return DeliveryGuarantee[semantic.name]
 
 
-def fixed_partition(subtask: int, partitions: Sequence[int]) -> int:
-    """The one partition that a subtask writes to, as Flink's FlinkFixedPartitioner has it.
-
-    >>> [fixed_partition(subtask, (0, 1, 2)) for subtask in range(4)]
-    [0, 1, 2, 0]
-    """
-    return partitions[subtask % len(partitions)]
-
-
 @dataclass(frozen=True, repr=False)
 class LegacyKafkaSink(KafkaSink):
     """A `KafkaSink` that does as a `FlinkKafkaProducer`, where the two differ.
@@ -389,18 +372,19 @@ class LegacyKafkaSink(KafkaSink):
     def create_writer(self, context: WriterContext, transaction: Transaction | None) -> SinkWriter:
         writer = super().create_writer(context, transaction)
         assert isinstance(writer, KafkaWriter | KafkaTransactionalWriter)
+        columns = writer.outgoing
+        assert isinstance(columns, Columns)
+        columns.writes_timestamps = self.writes_timestamps
         try:
-            assert isinstance(writer.outgoing, Columns)
-            writer.outgoing.partition = self._partition_of(context.subtask)
+            columns.partition = self._partition_of(context)
         except BaseException:
             writer.close()
             raise
-        writer.writes_timestamps = self.writes_timestamps
         if isinstance(writer, KafkaWriter):
             writer.passes_over_failures = self.passes_over_failures
         return writer
 
-    def _partition_of(self, subtask: int) -> int:
+    def _partition_of(self, context: WriterContext) -> int:
         topic = self.topic
         assert topic is not None
         what = f"the partitions of topic {topic!r} could not be looked up"
@@ -413,7 +397,9 @@ class LegacyKafkaSink(KafkaSink):
             admin.close()
         if isinstance(found, Failure):
             raise error_of(what, found, self.bootstrap_servers)
-        return fixed_partition(subtask, sorted(found.partitions))
+        partitioner = FlinkFixedPartitioner()
+        partitioner.open(context.subtask, context.parallelism)
+        return partitioner.partition(None, None, None, topic, sorted(found.partitions))
 
 
 class FlinkKafkaProducer(_Settled, SinkFunction):
@@ -507,10 +493,7 @@ class FlinkKafkaProducer(_Settled, SinkFunction):
             )
         self._is_added = True
         return LegacyKafkaSink(
-            built.properties,
-            built.record_serializer,
-            built.delivery_guarantee,
-            built.transactional_id_prefix,
+            **vars(built),
             writes_timestamps=self._writes_timestamps,
             passes_over_failures=self._passes_over_failures,
         )

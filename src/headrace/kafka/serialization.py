@@ -207,13 +207,15 @@ class BuiltSchema(KafkaRecordSerializationSchema):
 
 
 def check_headers(headers: Any) -> None:
-    """Raises `DataError` for what are no headers."""
+    """Raises `DataError` for what are no headers; an iterator is none, as it would be empty behind this look."""
     try:
-        is_right = all(type(name) is str and (value is None or type(value) is bytes) for name, value in headers)
+        is_right = isinstance(headers, list | tuple) and all(
+            type(name) is str and (value is None or type(value) is bytes) for name, value in headers
+        )
     except (TypeError, ValueError):
         is_right = False
     if not is_right:
-        raise DataError(f"headers have to be pairs of a str and bytes (or None), not {headers!r:.200}")
+        raise DataError(f"headers have to be pairs of a str and bytes (or None), in a list, not {headers!r:.200}")
 
 
 def check_record(record: Any) -> None:

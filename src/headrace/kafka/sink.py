@@ -273,10 +273,10 @@ class KafkaSinkBuilder:
 
 
 class KafkaWriter(SinkWriter):
-    """Writes without transactions: NONE and AT_LEAST_ONCE. The public attributes are for the legacy sink to set."""
+    """Writes without transactions: NONE and AT_LEAST_ONCE."""
 
-    writes_timestamps = True
     passes_over_failures = False
+    """For the legacy sink to set."""
 
     def __init__(self, sink: KafkaSink, outgoing: Outgoing, producer: Producer) -> None:
         self.serialize, self.serializes_timestamp = outgoing.serialize, outgoing.serializes_timestamp
@@ -291,9 +291,8 @@ class KafkaWriter(SinkWriter):
         return self.outgoing.dropped
 
     def write(self, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
-        times = timestamps if self.writes_timestamps else None
         try:
-            self.outgoing.produce(self._producer, values, times)
+            self.outgoing.produce(self._producer, values, timestamps)
         except ClientError as error:
             raise error_of("a record could not be written", error.failure, self._servers) from None
         self._raise_failures()
@@ -335,9 +334,7 @@ class KafkaWriter(SinkWriter):
 
 
 class KafkaTransactionalWriter(SinkWriter):
-    """Writes into its region's transaction: EXACTLY_ONCE. For the public attributes see `KafkaWriter`."""
-
-    writes_timestamps = True
+    """Writes into its region's transaction: EXACTLY_ONCE."""
 
     def __init__(self, outgoing: Outgoing, transaction: KafkaTransaction) -> None:
         self.serialize, self.serializes_timestamp = outgoing.serialize, outgoing.serializes_timestamp
@@ -350,9 +347,8 @@ class KafkaTransactionalWriter(SinkWriter):
 
     def write(self, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
         if values:
-            times = timestamps if self.writes_timestamps else None
             with self._transaction.producing("a record could not be written") as producer:
-                self.outgoing.produce(producer, values, times)
+                self.outgoing.produce(producer, values, timestamps)
 
     def poll(self) -> None:
         self._transaction.poll()
@@ -385,12 +381,13 @@ def outgoing(sink: KafkaSink, context: WriterContext, producer: Callable[[], Pro
 
 
 class Columns(Outgoing):
-    """Values, or pairs of key and value, all for one topic."""
+    """Values, or pairs of key and value, all for one topic. The public attributes are for the legacy sink to set."""
 
     serializes_timestamp = False
     dropped = 0
+    writes_timestamps = True
     partition: int | None = None
-    """Where all records go; None: the partitioner chooses. For the legacy sink to set."""
+    """Where all records go; None: the partitioner chooses."""
 
     def __init__(self, schema: BuiltSchema) -> None:
         assert schema.topic is not None
@@ -402,12 +399,13 @@ class Columns(Outgoing):
         keys: Sequence[bytes | None] | None = None
         if self._has_keys and values:
             keys, values = zip(*values, strict=True)
+        times = timestamps if self.writes_timestamps else None
         partitions = None if self.partition is None else [self.partition] * len(values)
         try:
-            producer.produce(self._topic, values, keys, timestamps, partitions)
+            producer.produce(self._topic, values, keys, times, partitions)
         except TypeError:
             checked = None if keys is None else _as_bytes(keys, self._topic)
-            producer.produce(self._topic, _as_bytes(values, self._topic), checked, timestamps, partitions)
+            producer.produce(self._topic, _as_bytes(values, self._topic), checked, times, partitions)
 
 
 class WholeRecords(Outgoing):

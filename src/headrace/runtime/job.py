@@ -172,7 +172,8 @@ class Job(JobClient):
         self._lost_while_stopping: set[int] = set()
         self._cancel_requested = False
         self._savepoint: _SavepointRequest | None = None
-        self._has_run = False
+        self.has_begun = False
+        """Whether there is anything that a last checkpoint could hold."""
         self._attempts = 0
         self._failures: list[float] = []
         self._failed_record: str | None = None
@@ -249,11 +250,6 @@ class Job(JobClient):
         return CompletableFuture(self._result)
 
     # --- what the command line asks ----------------------------------------------------------------------------------
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether there is anything that a last checkpoint could hold."""
-        return self._has_run
 
     @property
     def is_stopping(self) -> bool:
@@ -396,7 +392,7 @@ class Job(JobClient):
         # What fails behind the end fails for good: there is nothing to go on with.
         is_final = is_final or coordinator.is_done
         is_final = is_final or (self._stop_requested and not self._may_come_back_to_stop(lane))
-        if is_final or not self._has_run or delay_ms is None:
+        if is_final or not self.has_begun or delay_ms is None:
             raise error
         if lane is None:
             self._status = JobStatus.RESTARTING
@@ -450,7 +446,7 @@ class Job(JobClient):
                 manifest.id,
             )
             return
-        self._has_run = True
+        self.has_begun = True
         self._status = JobStatus.RUNNING
         while not coordinator.is_done:
             if self._cancel_requested:
@@ -544,8 +540,6 @@ class Job(JobClient):
 _running: dict[str, CheckpointFolder] = {}
 """The exactly-once jobs of this process, by name."""
 
-_running_lock = threading.Lock()
-
 
 @contextlib.contextmanager
 def _alone_in_this_process(plan: Plan, folder: CheckpointFolder) -> Iterator[None]:
@@ -554,18 +548,16 @@ def _alone_in_this_process(plan: Plan, folder: CheckpointFolder) -> Iterator[Non
     if not any(is_exactly_once(node) for node in plan):
         yield
         return
-    with _running_lock:
-        if name in _running:
-            raise StateError(
-                f"a job {name!r} runs in this process already, and works in {_running[name].path}: both would have the "
-                "same transactional ids; give one of them another name"
-            )
-        _running[name] = folder
+    # One step: jobs run in threads.
+    if (other := _running.setdefault(name, folder)) is not folder:
+        raise StateError(
+            f"a job {name!r} runs in this process already, and works in {other.path}: both would have the same "
+            "transactional ids; give one of them another name"
+        )
     try:
         yield
     finally:
-        with _running_lock:
-            del _running[name]
+        del _running[name]
 
 
 def _sweep(own: Path) -> None:

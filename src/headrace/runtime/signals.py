@@ -23,8 +23,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Stoppable(Protocol):
     """A job, as far as a signal is concerned."""
 
-    @property
-    def has_begun(self) -> bool: ...
+    has_begun: bool
+
     def stop(self) -> None: ...
 
 

@@ -274,16 +274,16 @@ class Start:
         owner = {split_id: region for region, snapshot in before.items() for split_id in snapshot.splits}
         restored = [source.decode_split(split) for snapshot in before.values() for split in snapshot.splits.values()]
         found: dict[str, dict[str, Mapping[str, JsonValue]]] = {region: {} for region in region_at.values()}
+        loads = self.loads[self._ids[node.id]] = [0] * lanes
         for split in enumerator.start(restored if before else None):
-            loads = [len(found[region_at[lane]]) for lane in range(lanes)]
             region = owner.get(split.split_id) or region_at[enumerator.lane_of(split, loads)]
+            loads[self._lane_of[region]] += 1
             found[region][split.split_id] = source.encode_split(split)
-        self.loads[self._ids[node.id]] = [len(found[region_at[lane]]) for lane in range(lanes)]
-        if lanes > 1 and (idle := [str(lane) for lane, region in region_at.items() if not found[region]]):
+        if lanes > 1 and (idle := [str(lane) for lane, load in enumerate(loads) if not load]):
             log.warning(
                 "`%s` has %d splits for %d subtasks; idle until there are more: lane %s",
                 node.name,
-                sum(map(len, found.values())),
+                sum(loads),
                 lanes,
                 ", ".join(idle),
             )

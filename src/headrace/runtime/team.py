@@ -11,7 +11,6 @@ coordinator is gone ends itself (see `headrace.runtime.lane`).
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -130,7 +129,7 @@ class Team:
                 continue
             member.looked_at = now
             if member.has_ended:
-                self._lose(member, None)
+                self._hear_out(member)
             elif now - member.heard_at > (patience_s if member.has_begun else _START_S):
                 self._lose(member, self._no_sign if member.has_begun else f"did not come up within {_START_S:g} s")
 
@@ -179,8 +178,6 @@ class Team:
                 tells_at = math.inf
                 lanes = ", ".join(str(member.lane) for member in open_ones)
                 log.warning("lane %s: still closing after %g s; signal again to end at once", lanes, _CLOSE_S)
-        for member in self._members.values():
-            member.end(0)
         said = [message.error for _, message in self._inbox if isinstance(message, Failed)]
         self._inbox.clear()
         for error in said:
@@ -220,7 +217,7 @@ class Team:
         except BlockingIOError:
             self._lose(member, self._no_sign)
         except OSError:
-            self._lose(member, None)
+            self._hear_out(member)
 
     def _hear(self, member: _Member) -> None:
         try:
@@ -229,7 +226,6 @@ class Team:
             self._lose(member, self._no_sign)
             return
         except (EOFError, OSError):
-            member.is_silent = True
             self._lose(member, None)
             return
         member.heard_at, member.has_begun = time.monotonic(), True
@@ -256,12 +252,14 @@ class Team:
                 self._collecting.on_said(said, member.lane)
                 self._inbox.append((member.lane, said))
 
-    def _lose(self, member: _Member, why: str | None) -> None:
-        # It may have said what it failed with.
-        while why is None and member.is_alive and member.can_be_heard:
+    def _hear_out(self, member: _Member) -> None:
+        """Its process has ended, and may have said what it failed with."""
+        while member.is_alive and member.connection.poll():
             self._hear(member)
-        if not member.is_alive:
-            return
+        if member.is_alive:
+            self._lose(member, None)
+
+    def _lose(self, member: _Member, why: str | None) -> None:
         is_orderly = member.end(0 if why else 1.0)
         text = f"lane {member.lane}: its worker {why or member.last_words()}"
         self._fail(member, WorkerLost(text, is_worth_telling=not is_orderly))
@@ -288,7 +286,6 @@ class _Member:
         self.is_alive = True
         self.is_lost = False
         self.has_begun = False
-        self.is_silent = False
         self.heard_at = self.looked_at = self.let_go_at = time.monotonic()
         self.progress = LaneProgress()
         ours, theirs = socket.socketpair()
@@ -312,14 +309,6 @@ class _Member:
                 raise ExternalError(f"the worker of lane {lane} cannot be started: {error}") from error
             self.connection = Connection(ours.detach())
         log.debug("lane %d works in process %d", lane, self._process.pid)
-
-    @property
-    def can_be_heard(self) -> bool:
-        """Whether there is something in the socket."""
-        try:
-            return not self.is_silent and self.connection.poll()
-        except OSError:
-            return False
 
     @property
     def has_ended(self) -> bool:
@@ -383,8 +372,10 @@ def _can_travel(name: str, value: Any) -> bool:
 def _pickled(plan: Plan) -> bytes:
     """The plan with the names of the program's own file: in one piece, as what they share is there once."""
     names = _own_names()
-    with contextlib.suppress(Exception):
+    try:
         return bytes(cloudpickle.dumps((names, plan)))
+    except Exception as error:  # noqa: BLE001 - if it is the plan's, it is reported below
+        log.debug("not all of the program's file can be brought to the workers: %s", error)
     names = {name: value for name, value in names.items() if _can_travel(name, value)}
     try:
         return bytes(cloudpickle.dumps((names, plan)))

@@ -436,6 +436,7 @@ def test_lineage_names_topics_and_cluster_and_no_secret() -> None:
         KafkaProducerRecord("t", b"x", timestamp=-5),
         KafkaProducerRecord("t", b"x", headers={"a": b"x"}),  # type: ignore[arg-type]
         KafkaProducerRecord("t", b"x", headers=None),  # type: ignore[arg-type]
+        KafkaProducerRecord("t", b"x", headers=iter([("a", b"x")])),  # type: ignore[arg-type]
         KafkaProducerRecord("t", b"x", headers=[("a", 1)]),  # type: ignore[list-item]
         KafkaProducerRecord("t", b"x", headers=[("a", "x")]),  # type: ignore[list-item]
     ],
