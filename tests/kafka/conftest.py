@@ -1,14 +1,16 @@
-"""Other clusters: a second one, for what spans two or wants other settings, and one with security."""
+"""Other clusters (a second one, for what spans two or wants other settings, and one with security), and a source."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from tests.kafka.secured import Secured, secured_broker
 
 from headrace.broker import KAFKA_VERSIONS, DevBroker
+from headrace.common import SimpleStringSchema
+from headrace.kafka import KafkaSource, KafkaSourceBuilder
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +34,15 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     version = os.environ.get("HEADRACE_TEST_KAFKA_VERSION", KAFKA_VERSIONS[0])
     with secured_broker(tmp_path_factory.mktemp("certificates"), version) as broker:
         yield broker
+
+
+@pytest.fixture
+def read(kafka: DevBroker) -> Callable[..., KafkaSourceBuilder]:
+    """`read(*topics)`: a builder of a source that reads text; without topics it has none yet."""
+
+    def read(*topics: str) -> KafkaSourceBuilder:
+        made = KafkaSource.builder().set_bootstrap_servers(kafka.bootstrap_servers)
+        made.set_value_only_deserializer(SimpleStringSchema())
+        return made.set_topics(*topics) if topics else made
+
+    return read

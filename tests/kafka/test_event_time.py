@@ -13,10 +13,9 @@ from tests.kafka.jobs import TIMEOUT_S, collecting, environment
 
 from headrace.broker import DevBroker
 from headrace.common import Duration, WatermarkGenerator, WatermarkOutput, WatermarkStrategy
-from headrace.common.serialization import SimpleStringSchema
-from headrace.datastream import DataStream, StreamExecutionEnvironment
+from headrace.datastream import DataStream
 from headrace.datastream.functions import ProcessFunction
-from headrace.kafka import KafkaOffsetsInitializer, KafkaSource, KafkaSourceBuilder
+from headrace.kafka import KafkaOffsetsInitializer, KafkaSourceBuilder
 from headrace.runtime.watermarks import NO_TIMESTAMP
 
 BEGIN_MS = 1_000_000_000_000
@@ -42,16 +41,6 @@ def write(kafka: DevBroker) -> Write:
     return write
 
 
-@pytest.fixture
-def read(kafka: DevBroker) -> Read:
-    def read(*topics: str) -> KafkaSourceBuilder:
-        made = KafkaSource.builder().set_bootstrap_servers(kafka.bootstrap_servers)
-        made.set_value_only_deserializer(SimpleStringSchema())
-        return made.set_topics(*topics) if topics else made
-
-    return read
-
-
 class Times(ProcessFunction):
     """Partition, timestamp, and the watermark that the record meets; times from the beginning on."""
 
@@ -64,12 +53,6 @@ class Times(ProcessFunction):
             timestamp - BEGIN_MS,
             watermark if watermark == NO_TIMESTAMP else watermark - BEGIN_MS,
         )
-
-
-def stream_of(
-    env: StreamExecutionEnvironment, source: KafkaSource, strategy: WatermarkStrategy, name: str = "in"
-) -> DataStream:
-    return env.from_source(source, strategy, name)
 
 
 def slow(value: Any) -> Any:
@@ -90,7 +73,7 @@ def test_the_timestamp_of_a_record_is_kafkas_unless_an_assigner_makes_another_of
     write(topic, 0, 0, 10)
     source = read(topic).set_bounded(LATEST).build()
     for strategy in (WatermarkStrategy.no_watermarks(), TIMED):
-        plain = collected(stream_of(environment(), source, strategy).process(Times()))
+        plain = collected(environment().from_source(source, strategy, "in").process(Times()))
         assert [at for _, at, _ in plain] == list(range(10))
 
         def later(value: str, record_timestamp: int) -> int:
@@ -98,7 +81,7 @@ def test_the_timestamp_of_a_record_is_kafkas_unless_an_assigner_makes_another_of
             return record_timestamp + 5000
 
         assigned = strategy.with_timestamp_assigner(later)
-        moved = collected(stream_of(environment(), source, assigned).process(Times()))
+        moved = collected(environment().from_source(source, assigned, "in").process(Times()))
         assert [at for _, at, _ in moved] == list(range(5000, 5010))
 
 
@@ -111,7 +94,7 @@ def test_no_record_is_late_however_far_apart_in_time_partitions_are(
         write(topic, partition, partition * 1_000_000, 1000)
     strategy = TIMED.with_timestamp_assigner(lambda value, timestamp: timestamp) if with_assigner else TIMED
     source = read(topic).set_bounded(LATEST).build()
-    times = collected(stream_of(environment(**OFTEN), source, strategy).map(slow).process(Times()))
+    times = collected(environment(**OFTEN).from_source(source, strategy, "in").map(slow).process(Times()))
     assert len(times) == 2000
     assert [late for late in times if late[1] <= late[2]] == []
     # And there are watermarks.
@@ -137,7 +120,7 @@ def test_watermarks_of_a_generator_of_the_programs_own_are_made_for_each_partiti
         write(topic, partition, partition * 1_000_000, 1000)
     source = read(topic).set_bounded(LATEST).build()
     strategy = WatermarkStrategy.for_generator(Every)
-    times = collected(stream_of(environment(**OFTEN), source, strategy).map(slow).process(Times()))
+    times = collected(environment(**OFTEN).from_source(source, strategy, "in").map(slow).process(Times()))
     watermarks = {watermark for _, _, watermark in times}
     assert [late for late in times if late[1] <= late[2]] == []
     assert watermarks - {NO_TIMESTAMP}
@@ -161,12 +144,12 @@ def test_a_partition_without_records_holds_time_back_until_it_is_idle(
     topic = make_topic(partitions=2)
     idle = TIMED.with_idleness(Duration.of_millis(50))
     begun = time.monotonic()
-    stream = stream_of(environment(**OFTEN), read(topic).build(), idle)
+    stream = environment(**OFTEN).from_source(read(topic).build(), idle, "in")
     assert first_watermark(stream, lambda at: write(topic, 0, at, 1)) >= -1
     assert time.monotonic() - begun >= 0.05
 
     write(topic, 0, 10_000, 1000)
-    stream = stream_of(environment(**OFTEN), read(topic).build(), TIMED).map(slow).process(Times())
+    stream = environment(**OFTEN).from_source(read(topic).build(), TIMED, "in").map(slow).process(Times())
     times = stream.execute_and_collect("held back", limit=1000)
     assert {watermark for _, _, watermark in times} == {NO_TIMESTAMP}
 
@@ -177,8 +160,8 @@ def test_a_source_without_partitions_holds_nothing_back(
     topic = make_topic()
     env = environment(**OFTEN)
     nothing = read().set_topic_pattern(topic_name("nothing-like-this")).build()
-    empty = stream_of(env, nothing, TIMED, "empty")
-    stream = stream_of(env, read(topic).build(), TIMED).union(empty)
+    empty = env.from_source(nothing, TIMED, "empty")
+    stream = env.from_source(read(topic).build(), TIMED, "in").union(empty)
     assert first_watermark(stream, lambda at: write(topic, 0, at, 1)) >= -1
 
 
@@ -198,13 +181,13 @@ def test_a_partition_that_is_far_ahead_waits_for_the_others_of_its_group(
     if layout == "two sources":
         for topic, partition in zip(topics, range(2), strict=True):
             write(topic, partition, partition * 1_000_000, count)
-        first, second = (stream_of(env, read(t).set_bounded(LATEST).build(), strategy, t) for t in topics)
+        first, second = (env.from_source(read(t).set_bounded(LATEST).build(), strategy, t) for t in topics)
         stream = first.union(second)
     else:
         for partition in range(2):
             write(topics[0], partition, partition * 1_000_000, count)
         env.set_parallelism(2 if layout == "two lanes" else 1)
-        stream = stream_of(env, read(topics[0]).set_bounded(LATEST).build(), strategy)
+        stream = env.from_source(read(topics[0]).set_bounded(LATEST).build(), strategy, "in")
     done = collected(stream.map(slow).map(done_at))
 
     assert sorted(partition for partition, _ in done) == [0] * count + [1] * count

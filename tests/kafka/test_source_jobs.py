@@ -13,11 +13,9 @@ from tests.kafka.jobs import TIMEOUT_S, collecting, committed, environment, sink
 
 from headrace.broker import DevBroker
 from headrace.common import WatermarkStrategy
-from headrace.common.serialization import SimpleStringSchema
 from headrace.kafka import (
     KafkaOffsetResetStrategy,
     KafkaOffsetsInitializer,
-    KafkaSource,
     KafkaSourceBuilder,
     KafkaTopicPartition,
 )
@@ -40,16 +38,6 @@ def write(kafka: DevBroker) -> Write:
         assert producer.flush(TIMEOUT_S) == 0
 
     return write
-
-
-@pytest.fixture
-def read(kafka: DevBroker) -> Read:
-    def read(*topics: str) -> KafkaSourceBuilder:
-        made = KafkaSource.builder().set_bootstrap_servers(kafka.bootstrap_servers)
-        made.set_value_only_deserializer(SimpleStringSchema())
-        return made.set_topics(*topics) if topics else made
-
-    return read
 
 
 def numbers(first: int, behind: int) -> list[str]:
