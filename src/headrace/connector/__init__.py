@@ -9,7 +9,8 @@ the work, and only then is a client touched.
 | `Sink` | – | `SinkWriter`: records out; `Transaction`: a region's commit |
 """
 
-from headrace.connector.batch import Batch, Origin
+from headrace.connector.batch import Batch, Origin, OriginalRecord
+from headrace.connector.dead_letter import DeadLetter, ErrorPolicy, RecordTooLarge, Stage
 from headrace.connector.sink import DeliveryGuarantee, Sink, SinkWriter, WriterContext
 from headrace.connector.source import (
     Boundedness,
@@ -26,9 +27,13 @@ from headrace.connector.transaction import Transaction, TransactionContext, Tran
 __all__ = [
     "Batch",
     "Boundedness",
+    "DeadLetter",
     "DeliveryGuarantee",
+    "ErrorPolicy",
     "JsonValue",
     "Origin",
+    "OriginalRecord",
+    "RecordTooLarge",
     "Sink",
     "SinkWriter",
     "Source",
@@ -37,6 +42,7 @@ __all__ = [
     "SourceReader",
     "Split",
     "SplitEnumerator",
+    "Stage",
     "Transaction",
     "TransactionContext",
     "TransactionLost",

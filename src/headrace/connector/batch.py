@@ -1,10 +1,28 @@
-"""A batch: parallel lists of values and timestamps, all from one split."""
+"""A batch: parallel lists of values and timestamps, all from one split; and one of its records, as it was read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class OriginalRecord:
+    """A record as a source read it.
+
+    `value` is bytes, or None, from Kafka; from another source it is the element itself, and `is_element` is true.
+    `timestamp` in ms since the epoch, None: it has none. `topic`, `partition` and `offset` are None outside of Kafka.
+    """
+
+    value: Any
+    key: bytes | None = None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+    timestamp: int | None = None
+    topic: str | None = None
+    partition: int | None = None
+    offset: int | None = None
+    is_element: bool = False
 
 
 class Origin(Protocol):
@@ -20,6 +38,10 @@ class Origin(Protocol):
 
     def describe(self, index: int) -> str:
         """Name record `index` of the batch for an error: topic, partition, offset, and its first bytes."""
+        ...
+
+    def record(self, index: int) -> OriginalRecord:
+        """Record `index` of the batch as it was read, for a dead letter."""
         ...
 
     def advance(self, count: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from headrace.connector.batch import Batch
+from headrace.connector.batch import Batch, OriginalRecord
 from headrace.connector.sink import Sink, SinkWriter, WriterContext
 from headrace.connector.source import (
     Boundedness,
@@ -89,6 +89,10 @@ class _CollectionOrigin:
     def describe(self, index: int) -> str:
         position = self.start + index
         return f"element {position} of the collection: {self.reader.values[position]!r:.200}"
+
+    def record(self, index: int) -> OriginalRecord:
+        # From the collection itself: the function that failed may have changed the copy.
+        return OriginalRecord(copy.deepcopy(self.reader.values[self.start + index]), is_element=True)
 
     def advance(self, count: int) -> None:
         self.reader.position = self.start + count

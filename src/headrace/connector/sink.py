@@ -23,18 +23,23 @@ class DeliveryGuarantee(Enum):
 
 @dataclass(frozen=True, slots=True)
 class WriterContext:
-    """What a writer may know of the job it serves."""
+    """What a writer may know of the job it serves.
+
+    With `checks_each` the job goes on without elements that cannot be written: `serialize` raises for each of them, as
+    far as that can be known before it is sent, so that `write` does not.
+    """
 
     job_name: str
     operator_name: str
     subtask: int
     parallelism: int
+    checks_each: bool = False
 
 
 class SinkWriter(ABC):
     """Writes records, on a worker. Used from one thread."""
 
-    serialize: Callable[[Any], Any] | None = None
+    serialize: Callable[..., Any] | None = None
     """Turns one element into what `write` takes; the engine fuses it into the chain. None: elements as they are."""
 
     serializes_timestamp: bool = False

@@ -1,6 +1,7 @@
 """The DataStream API, module for module as `pyflink.datastream`. Every call adds to the plan and does nothing else."""
 
 from headrace.common.refusal import refuse_names
+from headrace.connector import DeadLetter, ErrorPolicy, OriginalRecord
 from headrace.datastream.checkpoint_config import CheckpointConfig
 from headrace.datastream.checkpointing_mode import CheckpointingMode
 from headrace.datastream.data_stream import CloseableIterator, DataStream, DataStreamSink, KeyedStream
@@ -26,6 +27,8 @@ __all__ = [
     "CloseableIterator",
     "DataStream",
     "DataStreamSink",
+    "DeadLetter",
+    "ErrorPolicy",
     "ExternalizedCheckpointRetention",
     "FilterFunction",
     "FlatMapFunction",
@@ -33,6 +36,7 @@ __all__ = [
     "KeyedProcessFunction",
     "KeyedStream",
     "MapFunction",
+    "OriginalRecord",
     "ProcessFunction",
     "ReduceFunction",
     "RuntimeContext",

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from headrace.common import ExecutionConfig, JobClient, Row, TypeInformation, Types, WatermarkStrategy, options
 from headrace.common.refusal import not_supported, refuse_names, refuses
-from headrace.connector import Sink
+from headrace.connector import ErrorPolicy, Sink
 from headrace.connector.builtin import Collected, CollectSink, PrintSink
 from headrace.connector.legacy import SinkFunction
-from headrace.datastream.job import Place, checked_name
+from headrace.datastream.job import Place, checked_name, checked_policy
 from headrace.errors import ConfigError
 from headrace.functions import (
     FilterFunction,
@@ -107,6 +107,14 @@ class DataStream:
 
     def force_non_parallel(self) -> Self:
         return self.set_parallelism(1)
+
+    def on_error(self, policy: ErrorPolicy) -> Self:
+        """What becomes of a record that this operator fails on; a source fails on what it cannot deserialize.
+
+        *Extension*: in Flink the job fails, which holds here too where nothing is said.
+        """
+        self._environment.job.change(self._place, error_policy=checked_policy(policy))
+        return self
 
     def set_description(self, description: str) -> Self:
         """No effect."""
@@ -365,6 +373,15 @@ class DataStreamSink:
     def set_parallelism(self, parallelism: int) -> DataStreamSink:
         """The number of subtasks, where it is not the job's."""
         self._environment.job.change(self._place, parallelism=_checked_parallelism(parallelism))
+        return self
+
+    def on_error(self, policy: ErrorPolicy) -> DataStreamSink:
+        """What becomes of a record of which this sink cannot write what came of it: it cannot be serialized, or is
+        larger than the topic takes.
+
+        *Extension*: in Flink the job fails, which holds here too where nothing is said.
+        """
+        self._environment.job.change(self._place, error_policy=checked_policy(policy))
         return self
 
     def set_description(self, description: str) -> DataStreamSink:

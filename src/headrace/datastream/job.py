@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from headrace.common import Configuration, JobClient, JobExecutionResult, options
 from headrace.common.settings import Settings
+from headrace.connector import ErrorPolicy
 from headrace.errors import ConfigError
 from headrace.plan.graph import Node, Operator, Plan, PlanBuilder
 
@@ -58,6 +59,9 @@ class JobDescription:
     A stream of an earlier job may be used again, as in Flink: its operators are then part of the next job too.
     """
 
+    error_policy: ErrorPolicy | None = None
+    """What holds for operators that have no policy of their own."""
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._start_over()
@@ -73,7 +77,7 @@ class JobDescription:
         return Place(self._builder, self._builder.add(operator, name, node_ids, key_selector).id)
 
     def change(self, place: Place, **changes: Any) -> None:
-        """Change an operator's `name`, `uid` or `parallelism`."""
+        """Change an operator's `name`, `uid`, `parallelism` or `error_policy`."""
         self._builder.change(self._node_id(place), **changes)
 
     def node(self, place: Place) -> Node:
@@ -88,13 +92,14 @@ class JobDescription:
             node = place.builder.node(place.node_id)
             inputs = tuple(Place(place.builder, node_id) for node_id in node.inputs)
             copy = self.add(node.operator, node.name, inputs, node.key_selector)
-            self._builder.change(copy.node_id, uid=node.uid, parallelism=node.parallelism)
+            changes = {"uid": node.uid, "parallelism": node.parallelism, "error_policy": node.error_policy}
+            self._builder.change(copy.node_id, **changes)
             node_ids[place.node_id] = copy.node_id
         return node_ids[place.node_id]
 
     def plan(self, job_name: str | None) -> Plan:
         """The plan so far, under the name it would get."""
-        return self._builder.build(self._job_name(job_name))
+        return self._builder.build(self._job_name(job_name), self.error_policy)
 
     def take(self, job_name: str | None) -> tuple[Plan, Configuration]:
         """The plan and its settings, to be run; what is described from now on belongs to the next job.
@@ -129,6 +134,13 @@ def checked_name(what: str, name: object) -> str:
     if not isinstance(name, str) or not name:
         raise ConfigError(f"`{what}` takes a name, got {name!r}")
     return name
+
+
+def checked_policy(policy: object) -> ErrorPolicy:
+    """An error policy that a program gives. Raises `ConfigError` for what is none."""
+    if not isinstance(policy, ErrorPolicy):
+        raise ConfigError(f"`on_error` takes an ErrorPolicy, as `ErrorPolicy.drop()`, got {policy!r:.200}")
+    return policy
 
 
 def program_name() -> str:

@@ -21,14 +21,14 @@ from headrace.common import (
 from headrace.common.configuration import launch_configuration
 from headrace.common.refusal import not_supported, refuses
 from headrace.common.settings import Settings
-from headrace.connector import Source
+from headrace.connector import ErrorPolicy, Source
 from headrace.connector.builtin import CollectionSource
 from headrace.connector.legacy import SourceFunction
 from headrace.datastream.checkpoint_config import CheckpointConfig
 from headrace.datastream.checkpointing_mode import CheckpointingMode
 from headrace.datastream.data_stream import DataStream
 from headrace.datastream.execution_mode import RuntimeExecutionMode
-from headrace.datastream.job import JobDescription, checked_name, engine
+from headrace.datastream.job import JobDescription, checked_name, checked_policy, engine
 from headrace.plan.graph import Node, Plan, ReadSource, WriteSink
 
 _UNNAMED = "Flink Streaming Job"
@@ -78,6 +78,17 @@ class StreamExecutionEnvironment:
     def set_parallelism(self, parallelism: int) -> StreamExecutionEnvironment:
         """The number of subtasks of each operator that does not say itself."""
         self.get_config().set_parallelism(parallelism)
+        return self
+
+    def on_error(self, policy: ErrorPolicy) -> StreamExecutionEnvironment:
+        """What becomes of a record that an operator fails on, for each operator that does not say itself. *Extension*.
+
+        >>> from headrace.datastream import ErrorPolicy
+        >>> env = StreamExecutionEnvironment.get_execution_environment().on_error(ErrorPolicy.drop())
+        >>> env.from_collection(["1", "two", "3"]).map(int).execute_and_collect(limit=2)
+        [1, 3]
+        """
+        self.job.error_policy = checked_policy(policy)
         return self
 
     def get_max_parallelism(self) -> int:

@@ -8,6 +8,7 @@
 | `offsets` | `KafkaOffsetsInitializer`, how it becomes numbers, and what to do when a log does not hold one |
 | `deserialization` | whole records as they are read, and a program's schema for them |
 | `serialization` | `KafkaRecordSerializationSchema`, its builder, and whole records as they are written |
+| `dead_letters` | records that an operator failed on, as Kafka records |
 | `sink` | `KafkaSink`, its builder and writers |
 | `legacy` | `FlinkKafkaConsumer` and `FlinkKafkaProducer`, made of the new ones |
 | `lineage` | which topics a source or a sink has to do with |
@@ -21,6 +22,7 @@
 
 from headrace.connector import DeliveryGuarantee
 from headrace.kafka.client.protocol import KafkaTopicPartition
+from headrace.kafka.dead_letters import DeadLetterSerializationSchema
 from headrace.kafka.deserialization import KafkaConsumerRecord, KafkaRecordDeserializationSchema, TimestampType
 from headrace.kafka.enumerator import KafkaSubscriber
 from headrace.kafka.offsets import (
@@ -43,6 +45,7 @@ from headrace.kafka.sink import KafkaSink, KafkaSinkBuilder
 from headrace.kafka.source import KafkaSource, KafkaSourceBuilder
 
 __all__ = [
+    "DeadLetterSerializationSchema",
     "DeliveryGuarantee",
     "FlinkFixedPartitioner",
     "HeaderProvider",

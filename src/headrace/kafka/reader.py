@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
-from headrace.connector import Batch, SourceReader, Split
+from headrace.connector import Batch, OriginalRecord, SourceReader, Split
 from headrace.errors import InternalError, UserCodeError
 from headrace.kafka.client.protocol import (
     Admin,
@@ -102,6 +102,19 @@ class KafkaOrigin:
         else:
             shown = repr(value)
         return f"topic {at.topic}, partition {at.partition}, offset {self._source.offset(index)}: {shown}"
+
+    def record(self, index: int) -> OriginalRecord:
+        at, source = self._progress.split.partition, self._source
+        timestamp = source.timestamp(index)
+        return OriginalRecord(
+            source.value(index),
+            source.key(index),
+            source.headers(index),
+            timestamp if timestamp >= 0 else None,
+            at.topic,
+            at.partition,
+            source.offset(index),
+        )
 
     def advance(self, count: int) -> None:
         if count == self._count:

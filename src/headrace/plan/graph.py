@@ -1,4 +1,5 @@
-"""The job as data: nodes in the order they were written, each with its operator, its inputs, and what names it.
+"""The job as data: nodes in the order they were written, each with its operator, its inputs, what names it, and what
+becomes of a record that it fails on.
 
 A `Plan` is frozen. The API writes it through a `PlanBuilder`, in which a later `.name()` or `.uid()` replaces a node
 by a changed copy; nothing runs, connects or validates before the plan is taken.
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headrace.common.watermark_strategy import WatermarkStrategy
-from headrace.connector import Sink, Source
+from headrace.connector import ErrorPolicy, Sink, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ class Node:
     """One operator in its place.
 
     `key_selector` (a `KeySelector` or any callable) is set where the input is keyed; `uid` where the program says so;
-    `parallelism` where it differs from the job's.
+    `parallelism` where it differs from the job's; `error_policy` where the program says what becomes of a record that
+    the operator fails on. `dead_letters` is the sink for those, in a plan that is built; it has no `inputs`.
     """
 
     id: int
@@ -94,6 +96,13 @@ class Node:
     key_selector: Any = None
     uid: str | None = None
     parallelism: int | None = None
+    error_policy: ErrorPolicy | None = None
+    dead_letters: int | None = None
+
+    @property
+    def tolerates(self) -> bool:
+        """Whether the job goes on when the operator fails on a record."""
+        return self.error_policy is not None and self.error_policy.tolerates
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +137,32 @@ class PlanBuilder:
         return node
 
     def change(self, node_id: int, **changes: Any) -> None:
-        """Replace a node by a copy with other `name`, `uid` or `parallelism`."""
+        """Replace a node by a copy with other `name`, `uid`, `parallelism` or `error_policy`."""
         self._nodes[node_id] = replace(self._nodes[node_id], **changes)
 
     def node(self, node_id: int) -> Node:
         """The node as it stands now."""
         return self._nodes[node_id]
 
-    def build(self, job_name: str) -> Plan:
-        """The plan of everything added so far."""
-        return Plan(job_name, tuple(self._nodes))
+    def build(self, job_name: str, error_policy: ErrorPolicy | None = None) -> Plan:
+        """The plan of everything added so far, with a sink behind it for each that dead letters go to.
+
+        `error_policy` holds for operators without their own.
+        """
+        nodes = list(self._nodes)
+        sinks: dict[int, Node] = {}
+        for node in self._nodes:
+            policy = node.error_policy or error_policy
+            if policy is None:
+                continue
+            dead_letters = None
+            if (sink := policy.sink) is not None:
+                if id(sink) not in sinks:
+                    sinks[id(sink)] = Node(len(nodes), WriteSink(sink), "Dead letters")
+                    nodes.append(sinks[id(sink)])
+                dead_letters = sinks[id(sink)].id
+            nodes[node.id] = replace(node, error_policy=policy, dead_letters=dead_letters)
+        return Plan(job_name, tuple(nodes))
 
     def clear(self) -> None:
         """Forget all nodes, as `execute` does once it has taken the plan."""

@@ -174,16 +174,13 @@ def _automatic_ids(plan: Plan) -> dict[int, str]:
 
 
 def connected(plan: Plan) -> list[tuple[int, ...]]:
-    """The plan's connected parts, in plan order, as node ids."""
-    part_of: dict[int, int] = {}
+    """The plan's connected parts, in plan order, as node ids. Dead letters connect, too."""
+    part_of = {node.id: node.id for node in plan}
     for node in plan:
-        joined = {part_of[i] for i in node.inputs}
-        part = min(joined, default=node.id)
-        part_of[node.id] = part
-        for other, p in part_of.items():
-            if p in joined:
-                part_of[other] = part
-    return [tuple(n for n, p in part_of.items() if p == part) for part in dict.fromkeys(part_of.values())]
+        for other in (*node.inputs, *(() if node.dead_letters is None else (node.dead_letters,))):
+            joined = {part_of[node.id], part_of[other]}
+            part_of.update({n: min(joined) for n, part in part_of.items() if part in joined})
+    return [tuple(n for n, p in part_of.items() if p == part) for part in sorted(set(part_of.values()))]
 
 
 def regions(plan: Plan, lane: int = 0) -> list[Region]:

@@ -25,12 +25,15 @@ gives is made sure to be an int where it comes in, as only there is it known who
 
 A loop with a flat_map or process function in it is a generator that yields whenever a sink's list is long, so that
 output is written, and memory bounded, in the middle of an element that gives a million others.
+
+Where a record may fail (`Node.tolerates`), it has to be withdrawn whole: each turn begins with a mark of how long every
+sink's list is (`m7 = len(o7)`), no list is written in the middle of a record, and timestamps are always carried.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import index
 from typing import Any, assert_never
@@ -91,7 +94,8 @@ class Loop:
     `run(records, timestamps, generator, outputs)`: `outputs` maps each of `sinks` to a pair of lists, elements and
     timestamps; for the sinks in `aligned` the timestamps are the batch's own. With `is_generator` the call gives an
     iterator that wants the outputs written at each step. A loop that `passes_through` need not be run: its outputs are
-    its records. `source` is the loop's text.
+    its records. With `withdraws` the locals of its frame hold a mark for each sink, `m` and its id. `source` is the
+    loop's text.
     """
 
     run: Callable[..., Any]
@@ -99,6 +103,7 @@ class Loop:
     aligned: frozenset[int]
     is_generator: bool
     passes_through: bool
+    withdraws: bool
     source: str
     node_at_line: dict[int, int]
 
@@ -121,11 +126,17 @@ def as_timestamp(given: Any) -> int:
 def compile_loop(plan: Plan, source_id: int, calls: dict[int, Calls]) -> Loop:
     """The loop for everything below the source `source_id`."""
     own = calls[source_id]
-    arrivals = list(_arrivals(plan, source_id, aligned=own.generator is None and not own.gives_many))
+    withdraws = _may_tolerate(plan, source_id)
+    aligns = own.generator is None and not own.gives_many and not withdraws
+    arrivals = list(_arrivals(plan, source_id, aligned=aligns))
     sinks = tuple(dict.fromkeys(sink for sink, _ in arrivals))
     aligned = frozenset(s for s in sinks if [is_aligned for sink, is_aligned in arrivals if sink == s] == [True])
-    writer = _Writer(plan, calls, aligned)
+    writer = _Writer(plan, calls, aligned, withdraws)
+    if withdraws:
+        writer.lines += [f"        m{n} = len(o{n})" for n in sinks]
     writer.write_source(source_id)
+    if withdraws and writer.yields:
+        writer.lines += _yield_when_long(sinks, 2)
     is_timed = len(aligned) < len(sinks) or writer.reads_time
     head = []
     for n in sinks:
@@ -147,6 +158,7 @@ def compile_loop(plan: Plan, source_id: int, calls: dict[int, Calls]) -> Loop:
         aligned=aligned,
         is_generator=writer.yields,
         passes_through=not writer.bindings and aligned == set(sinks),
+        withdraws=withdraws,
         source=code,
         node_at_line={number: int(match[1]) for number, match in matches.items() if match},
     )
@@ -161,6 +173,16 @@ def _arrivals(plan: Plan, node_id: int, *, aligned: bool) -> Iterator[tuple[int,
         yield from _arrivals(plan, node.id, aligned=still)
 
 
+def _may_tolerate(plan: Plan, node_id: int) -> bool:
+    """Whether the job goes on when this node, or one below it, fails on a record."""
+    return plan.node(node_id).tolerates or any(_may_tolerate(plan, node.id) for node in plan.consumers(node_id))
+
+
+def _yield_when_long(sinks: Iterable[int], depth: int) -> list[str]:
+    indent = "    " * depth
+    return [f"{indent}if {' or '.join(f'len(o{s}) >= {OUTPUT_LIMIT}' for s in sinks)}:", f"{indent}    yield"]
+
+
 @dataclass(slots=True)
 class _Writer:
     """Writes the loop's body: `expression` is the text that gives the element, `time` the variable of its timestamp."""
@@ -168,6 +190,7 @@ class _Writer:
     plan: Plan
     calls: dict[int, Calls]
     aligned: frozenset[int]
+    withdraws: bool
     lines: list[str] = field(default_factory=list)
     bindings: dict[str, Any] = field(default_factory=dict)
     yields: bool = False
@@ -297,6 +320,5 @@ class _Writer:
         self._put(depth + 1, f"for y{n} in r{n}:  # {label}")
         self._body(f"y{n}", write, depth + 2)
         sinks = dict.fromkeys(sink for sink, _ in _arrivals(self.plan, n, aligned=False))
-        if sinks:
-            self._put(depth + 2, f"if {' or '.join(f'len(o{s}) >= {OUTPUT_LIMIT}' for s in sinks)}:")
-            self._put(depth + 3, "yield")
+        if sinks and not self.withdraws:
+            self.lines += _yield_when_long(sinks, depth + 2)

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
-from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 from headrace.common.watermark_strategy import Alignment
-from headrace.connector import Batch, SinkWriter, SourceReader
-from headrace.errors import ConfigError, DataError, ExternalError, NotSupportedError, UserCodeError
-from headrace.plan.graph import Node, Plan, ReadSource, WriteSink
+from headrace.connector import Batch, DeadLetter, SinkWriter, SourceReader
+from headrace.errors import DataError
+from headrace.plan.graph import Node, Plan, ReadSource
+from headrace.runtime.failures import Failures, blamed, is_of_the_record, reason, stage
 from headrace.runtime.loop import DESERIALIZER, Loop
 from headrace.runtime.operators import generator_supplier
 from headrace.runtime.watermarks import NO_TIMESTAMP, Progress, Watermarks, combine, watermarks_of
@@ -52,6 +52,7 @@ class Pipeline:
         loop: Loop,
         writers: Mapping[int, SinkWriter],
         clock: Callable[[], float],
+        failures: Failures,
     ) -> None:
         assert isinstance(node.operator, ReadSource)
         self.node = node
@@ -60,6 +61,7 @@ class Pipeline:
         self._loop = loop
         self._writers = writers
         self._clock = clock
+        self._failures = failures
         self._ends = node.operator.source.ends
         self._strategy = node.operator.watermark_strategy
         self._takes_given_time = (
@@ -74,7 +76,8 @@ class Pipeline:
         self._start = 0
         # One at first: nobody knows what the functions cost.
         self._size = 1
-        self._outputs: dict[int, tuple[list[Any], list[int]]] = {n: ([], []) for n in loop.sinks}
+        dead_letters = {n.dead_letters for n in plan if n.dead_letters is not None}
+        self._outputs: dict[int, tuple[list[Any], list[int]]] = {n: ([], []) for n in (*loop.sinks, *dead_letters)}
         self.records_in = 0
         self.records_out = 0
 
@@ -186,22 +189,31 @@ class Pipeline:
         stop: int,
     ) -> None:
         records: Any = iter(part)
-        clocked = repeat(NO_TIMESTAMP) if times is None else times
-        try:
-            steps = self._loop.run(records, clocked, generator, self._outputs)
-            if not self._loop.is_generator:
+        done = 0
+        while True:
+            clocked = repeat(NO_TIMESTAMP) if times is None else times[done:]
+            try:
+                steps = self._loop.run(records, clocked, generator, self._outputs)
+            except Exception as error:  # noqa: BLE001 - the user's function may raise anything
+                failed: Exception | None = error
+            else:
+                failed = self._write_at_each(steps, batch, written) if self._loop.is_generator else None
+            if failed is None:
                 return
-            steps = iter(steps)
-        except Exception as error:  # noqa: BLE001 - the user's function may raise anything
-            self._blame(error, batch, stop - records.__length_hint__() - 1)
-        is_running = True
-        while is_running:
+            # The same iterator goes on behind the record.
+            done = len(part) - records.__length_hint__()
+            self._do_without(failed, batch, stop - len(part) + done - 1)
+
+    def _write_at_each(self, steps: Any, batch: Batch, written: dict[int, int]) -> Exception | None:
+        """Write what there is at each step of a loop; what it fails with, if it does."""
+        steps = iter(steps)
+        while True:
             try:
                 next(steps)
             except StopIteration:
-                is_running = False
+                return None
             except Exception as error:  # noqa: BLE001 - the user's function may raise anything
-                self._blame(error, batch, stop - records.__length_hint__() - 1)
+                return error
             self._write(batch.timestamps, written)
 
     def _write(self, timestamps: Sequence[int] | None, written: dict[int, int]) -> None:
@@ -218,44 +230,46 @@ class Pipeline:
                 times.clear()
             elements.clear()
 
-    def _blame(self, error: Exception, batch: Batch, index: int) -> NoReturn:
-        """Raise an error that names operator and record, with the user's own traceback below it."""
+    def _do_without(self, error: Exception, batch: Batch, index: int) -> None:
+        """Withdraw what came of the record that an operator failed on, and do with the record what the operator's
+        policy says. Raises where that has the job fail, with the user's own traceback below."""
         if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
             error = error.__cause__  # raised inside a loop that is a generator
-        traceback, node_id = self._locate(error.__traceback__)
-        node = self.node if node_id == DESERIALIZER else self._plan.node(node_id)
-        record = batch.origin.describe(index)
-        error.__traceback__ = traceback
-        if isinstance(error, TypeError) and "unhashable type" in str(error) and node.key_selector is not None:
-            raise NotSupportedError(
-                f"the key that `key_by` gives for `{node.name}` cannot be one ({error}), on the record at {record}; "
-                "give a str, a number, or a tuple of such"
-            ) from error
-        if isinstance(error, ExternalError):
-            # What the outside did not answer is no fault of the record.
-            raise error
-        if isinstance(error, ConfigError):
-            # What is refused now is refused after a restart too, so it keeps its kind.
-            kind = NotSupportedError if isinstance(error, NotSupportedError) else ConfigError
-            raise kind(f"`{node.name}` failed on the record at {record}: {error}") from error
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        if node_id == DESERIALIZER:
-            message = f"`{node.name}` cannot deserialize the record at {record}: {reason}"
-            raise DataError(message, record=record) from error
-        if isinstance(node.operator, WriteSink):
-            message = f"`{node.name}` cannot serialize what came of the record at {record}: {reason}"
-            raise DataError(message, record=record) from error
-        message = f"`{node.name}` failed with {reason} on the record at {record}"
-        raise UserCodeError(message, operator=node.name, record=record) from error
-
-    def _locate(self, traceback: TracebackType | None) -> tuple[TracebackType | None, int]:
-        """The user's part of a traceback, and the node whose call raised, found by the line of the generated loop.
-
-        A line without a node is the loop's own, where the records come from: as good as the deserializer's.
-        """
-        frame, code = traceback, self._loop.run.__code__
-        while frame is not None:
-            if frame.tb_frame.f_code is code:
-                return frame.tb_next, self._loop.node_at_line.get(frame.tb_lineno, DESERIALIZER)
+        frame, line = error.__traceback__, None
+        while frame is not None and frame.tb_frame.f_code is not self._loop.run.__code__:
             frame = frame.tb_next
-        return traceback, DESERIALIZER
+        if frame is not None:
+            line = self._loop.node_at_line.get(frame.tb_lineno)
+            error.__traceback__ = frame.tb_next
+        # A line without a node is the loop's own, where records come from: as good as the deserializer's.
+        deserializes = line is None or line == DESERIALIZER
+        node = self.node if line is None or deserializes else self._plan.node(line)
+        at = stage(node, error, deserializes=deserializes)
+        if frame is None or line is None or not node.tolerates or not is_of_the_record(error):
+            raise blamed(node, error, batch.origin.describe(index), at)
+        marks = frame.tb_frame.f_locals
+        for n in self._loop.sinks:
+            for column in self._outputs[n]:
+                del column[marks[f"m{n}"] :]
+        self._failures.count(node, error, batch.origin, index, at)
+        if node.dead_letters is not None:
+            self._put_dead_letter(node.dead_letters, self._failures.dead_letter(node, error, batch.origin, index, at))
+
+    def _put_dead_letter(self, n: int, letter: DeadLetter) -> None:
+        writer, record, (elements, times) = self._writers[n], letter.record, self._outputs[n]
+        timestamp = NO_TIMESTAMP if record.timestamp is None else record.timestamp
+        element: Any = letter
+        if writer.serialize is not None:
+            try:
+                element = (
+                    writer.serialize(letter, timestamp) if writer.serializes_timestamp else writer.serialize(letter)
+                )
+            except Exception as error:
+                at = f"topic {record.topic}, partition {record.partition}, offset {record.offset}"
+                where = "an element" if record.is_element else f"the record at {at}"
+                message = (
+                    f"`{letter.operator}` failed on {where} ({letter.message}), and the dead letter cannot be written"
+                )
+                raise DataError(f"{message}: {reason(error)}") from error
+        elements.append(element)
+        times.append(timestamp)

@@ -47,6 +47,7 @@ from headrace.plan.graph import (
     WriteSink,
 )
 from headrace.plan.identity import Region, holds, operator_ids, regions
+from headrace.runtime.failures import Failures
 from headrace.runtime.loop import Calls, compile_loop
 from headrace.runtime.messages import (
     Acknowledged,
@@ -129,6 +130,7 @@ class Worker:
         self._pipelines: dict[int, Pipeline] = {}
         self._readers: dict[int, SourceReader] = {}
         self._writers: dict[int, SinkWriter] = {}
+        self._failures = Failures(plan.job_name, attempt_number, clock)
         self._generators: dict[int, Watermarks] = {}
         self._aligned: list[tuple[Alignment, Pipeline]] = []
         self._progress: dict[int, Progress] = {}
@@ -292,7 +294,9 @@ class Worker:
             for n in region.nodes:
                 node = plan.node(n)
                 if isinstance(node.operator, WriteSink):
-                    context = WriterContext(plan.job_name, node.name, self._lane, node.parallelism or 1)
+                    context = WriterContext(
+                        plan.job_name, node.name, self._lane, node.parallelism or 1, checks_each=node.tolerates
+                    )
                     transaction = self._transactions.get(region.id) if n in region.exactly_once_sinks else None
                     self._writers[n] = writer = node.operator.sink.create_writer(context, transaction)
                     calls[n] = Calls(call=writer.serialize, takes_time=writer.serializes_timestamp)
@@ -312,7 +316,9 @@ class Worker:
                     calls[n] = self._open(node, operators.get(self._ids[n]))
         for n, reader in self._readers.items():
             loop = compile_loop(plan, n, calls)
-            self._pipelines[n] = pipeline = Pipeline(plan, plan.node(n), reader, loop, self._writers, self._clock)
+            self._pipelines[n] = pipeline = Pipeline(
+                plan, plan.node(n), reader, loop, self._writers, self._clock, self._failures
+            )
             if (snapshot := operators.get(self._ids[n])) is not None:
                 pipeline.add_splits(self._decode_splits(n, snapshot.splits.values()))
             if (alignment := pipeline.alignment) is not None:
@@ -431,6 +437,7 @@ class Worker:
     # --- checkpoint --------------------------------------------------------------------------------------------------
 
     def _checkpoint(self, snapshot_id: SnapshotId, *, is_final: bool) -> None:
+        self._failures.checkpoint = snapshot_id.number
         if is_final:
             self._is_running = False
             if self._has_ended:

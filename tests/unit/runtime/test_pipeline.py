@@ -15,12 +15,14 @@ from headrace.connector import Batch, WriterContext
 from headrace.connector.builtin import PrintSink
 from headrace.errors import DataError, UserCodeError
 from headrace.plan.graph import AssignTimestamps, Filter, Plan, PlanBuilder, ReadSource, WriteSink
+from headrace.runtime.failures import Failures
 from headrace.runtime.job import run_job
 from headrace.runtime.loop import Calls, compile_loop
 from headrace.runtime.pipeline import Pipeline
 
 TIMED = WatermarkStrategy.for_monotonous_timestamps()
 UNTIMED = WatermarkStrategy.no_watermarks()
+NO_FAILURES = Failures("job", 0, lambda: 0.0)
 
 
 def job_of(source: Any, *operators: Any, strategy: WatermarkStrategy = UNTIMED, sink: Any = None) -> Plan:
@@ -134,7 +136,7 @@ def test_a_split_holds_the_watermark_back_until_what_it_gave_last_is_processed()
     # Every look at the clock finds the step's time over.
     clock = itertools.count(1.0)
     loop = compile_loop(plan, 0, {0: Calls(), 1: Calls()})
-    pipeline = Pipeline(plan, plan.node(0), reader, loop, writers, lambda: next(clock))
+    pipeline = Pipeline(plan, plan.node(0), reader, loop, writers, lambda: next(clock), NO_FAILURES)
     pipeline.add_splits([NumberSplit("early"), NumberSplit("late")])
 
     reached = []
@@ -157,7 +159,7 @@ def test_nothing_is_presumed_of_a_functions_cost_before_its_first_record() -> No
     plan = job_of(Numbers(limit=1000))
     writers = {1: PrintSink().create_writer(WriterContext("job", "sink", 0, 1), None)}
     loop = compile_loop(plan, 0, {0: Calls(), 1: Calls()})
-    pipeline = Pipeline(plan, plan.node(0), Reader(Numbers(limit=1000)), loop, writers, lambda: 0.0)
+    pipeline = Pipeline(plan, plan.node(0), Reader(Numbers(limit=1000)), loop, writers, lambda: 0.0, NO_FAILURES)
     pipeline.add_splits([NumberSplit("a")])
     pipeline.step(0)
     assert asked[:4] == [1, 2, 4, 8]

@@ -2,6 +2,7 @@
 
 from headrace.connector import DeliveryGuarantee
 from headrace.kafka import (
+    DeadLetterSerializationSchema,
     FlinkFixedPartitioner,
     HeaderProvider,
     KafkaConsumerRecord,
@@ -27,6 +28,7 @@ from headrace.kafka import (
 from headrace.kafka.legacy import FlinkKafkaConsumer, FlinkKafkaProducer, Semantic
 
 __all__ = [
+    "DeadLetterSerializationSchema",
     "DeliveryGuarantee",
     "FlinkFixedPartitioner",
     "FlinkKafkaConsumer",

@@ -95,6 +95,10 @@ class RecordSource(Protocol):
 
     def value(self, index: int) -> bytes | None: ...
 
+    def headers(self, index: int) -> Headers: ...
+
+    def timestamp(self, index: int) -> int: ...
+
 
 @dataclass(slots=True)
 class Records:

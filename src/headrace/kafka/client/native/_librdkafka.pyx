@@ -507,6 +507,9 @@ cdef class Messages:
     def headers(self, Py_ssize_t index):
         return headers_of(self.message(index))
 
+    def timestamp(self, Py_ssize_t index):
+        return rd_kafka_message_timestamp(self.message(index), NULL)
+
     cdef object element(self, Py_ssize_t index, bint is_text):
         cdef rd_kafka_message_t *message = self.message(index)
         if message.payload is NULL:

@@ -46,6 +46,12 @@ class _Source:
     def value(self, index: int) -> bytes | None:
         return self._messages[index].value()
 
+    def headers(self, index: int) -> Headers:
+        return _headers(self._messages[index])
+
+    def timestamp(self, index: int) -> int:
+        return self._messages[index].timestamp()[1]
+
 
 def _headers(message: Message) -> Headers:
     headers: Any = message.headers()
