@@ -35,7 +35,8 @@ from headrace.plan.parallelism import idle_default, with_parallelism
 from headrace.runtime.settings import Settings, check_plan, read_settings
 
 _STYLES: Final = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
-_PIPE_WIDTH: Final = 160
+_PIPE_WIDTH: Final = 120
+_SUBJECT_WIDTH: Final = 36
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -238,12 +239,16 @@ def _print(job: str, found: Sequence[Finding], surveys: Sequence[Survey]) -> Non
         console = Console(width=_PIPE_WIDTH)
     if found:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0))
-        for heading, ratio in (("", None), ("what", 2), ("would go wrong", 5), ("what to do", 4)):
-            table.add_column(heading, ratio=ratio, no_wrap=ratio is None, overflow="fold")
+        table.add_column("", no_wrap=True)
+        table.add_column("what", max_width=_SUBJECT_WIDTH, overflow="fold")
+        table.add_column("would go wrong, and what to do", overflow="fold")
         for one in found:
-            severity = Text(one.severity.value, _STYLES[one.severity])
-            table.add_row(severity, Text(one.subject), Text(one.problem), Text(one.cure))
+            told = Text(one.problem)
+            if one.cure:
+                told.append(f"\n→ {one.cure}", "green")
+            table.add_row(Text(one.severity.value, _STYLES[one.severity]), Text(one.subject), told)
         console.print(table)
+        console.print()
     asked = "; ".join(map(_asked, surveys)) or "no Kafka is read or written"
     console.print(Text(f"job `{job}`: {asked}"), soft_wrap=True)
     console.print(Text(_summary(found)), soft_wrap=True)
