@@ -230,6 +230,31 @@ def test_a_plan_that_is_refused_is_a_finding_beside_those_of_the_cluster(
     assert only(found.of("topic"))["subject"].startswith("topic 'gone-")
 
 
+def test_exactly_once_sinks_that_cannot_share_a_transaction_are_named(
+    kafka: DevBroker,
+    other_kafka: DevBroker,
+    make_topic: Callable[..., str],
+    topic_name: Callable[[str], str],
+    check: Check,
+) -> None:
+    servers, read, written, other = kafka.bootstrap_servers, make_topic(), make_topic(), topic_name("other")
+    create_topics(other_kafka.bootstrap_servers, {other: 1})
+    two = check(reads(servers, read), [writes(servers, written), writes(other_kafka.bootstrap_servers, other)])
+    assert two.status == 1
+    assert any("write to several clusters, which no transaction spans" in one["problem"] for one in two.of("plan"))
+    apart = check(reads(servers, read), [writes(servers, written, linger_ms="5"), writes(servers, read, linger_ms="9")])
+    assert any("`linger.ms` is '5' for one and '9' for the other" in one["problem"] for one in apart.of("plan"))
+
+
+def test_what_is_alike_in_all_lanes_is_told_once(
+    kafka: DevBroker, make_topic: Callable[..., str], check: Check
+) -> None:
+    job = reads(kafka.bootstrap_servers, make_topic(partitions=3)), writes(kafka.bootstrap_servers, make_topic())
+    found = check(*job, parallelism_default="3")
+    assert found.grave == []
+    assert only(found.of("rights", "note"))["subject"].endswith("-0' and its like in 2 other lanes")
+
+
 # Connections
 
 WRONG: dict[str, tuple[str, Callable[[Secured, Path], Mapping[str, str]], str, str | None, str]] = {
@@ -329,6 +354,21 @@ def test_brokers_that_are_not_there_are_told_of_in_bounded_time(check: Check) ->
     refused = only(found.of("connection"))
     assert "refused" in refused["problem"]
     assert refused["setting"] == "bootstrap.servers"
+
+
+def test_a_broker_that_does_not_answer_is_given_up_and_hides_nothing_elsewhere(
+    kafka: DevBroker, other_kafka: DevBroker, topic_name: Callable[[str], str], check: Check
+) -> None:
+    missing, servers = topic_name("missing"), other_kafka.bootstrap_servers
+    other_kafka.pause()
+    try:
+        begun = time.monotonic()
+        found = check([reads(servers, "in", default_api_timeout_ms="1000"), reads(kafka.bootstrap_servers, missing)])
+        assert time.monotonic() - begun < 10
+    finally:
+        other_kafka.resume()
+    assert only(found.of("connection", "error"))["subject"] == f"brokers {servers}"
+    assert only(found.of("topic", "error"))["subject"] == f"topic '{missing}'"
 
 
 class _Stuck(KafkaSubscriber):

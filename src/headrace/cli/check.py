@@ -116,7 +116,13 @@ def _check(plan: Plan, configuration: Configuration) -> tuple[list[Finding], lis
     except HeadraceError as error:
         found.append(_of_folder(state, Severity.ERROR, str(error)))
     checkpointing = Checkpointing(settings.checkpoint_interval_ms, settings.checkpoint_timeout_ms)
-    surveys = surveys_of(plan, checkpointing, state.contents.newest, restored=state.restored)
+    newest = state.contents.newest
+    try:
+        surveys = surveys_of(plan, checkpointing, newest, restored=state.restored)
+    except StateError as error:
+        # It holds what is none of Kafka's.
+        found.append(_of_folder(state, Severity.ERROR, str(error)))
+        surveys = surveys_of(plan, checkpointing, newest, restored=None)
     try:
         ask_all(surveys, lambda line: click.echo(f"{line} …", err=True))
         for survey in surveys:

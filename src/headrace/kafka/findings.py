@@ -20,7 +20,7 @@ from headrace.kafka.client.protocol import (
     KafkaTopicPartition,
     TopicDescription,
 )
-from headrace.kafka.enumerator import Partitions, Subscription, TopicPattern, topics_of
+from headrace.kafka.enumerator import Partitions, Subscription, TopicPattern, Topics, is_subscribed, topics_of
 from headrace.kafka.failures import connection_trouble, is_unknown_topic, may_not
 from headrace.kafka.offsets import Custom, LogOffsets, reset, resolve
 from headrace.kafka.properties import Role, producer_settings, read_int, translate
@@ -110,12 +110,15 @@ class Writes:
 
 @dataclass(frozen=True, slots=True)
 class Transacts:
-    """A region's transaction. `transactional_id` and `place` are None until it is known which topic lends its name."""
+    """A region's transaction, in one of `lanes` lanes. `transactional_id` and `place` are None until it is known which
+    topic lends its name to the marker."""
 
     operators: tuple[str, ...]
     sinks: tuple[KafkaSink, ...]
     sources: tuple[Source, ...]
     context: TransactionContext
+    lane: int = 0
+    lanes: int = 1
     transactional_id: str | None = None
     place: MarkerPlace | None = None
 
@@ -351,6 +354,17 @@ def _positions(reads: Reads, facts: Facts) -> Iterator[Finding]:
     strategy, starting = reads.source.reset_strategy, reads.source.starting
     for split in reads.restored:
         log, topic = facts.logs.get(split.partition), facts.topics.get(split.partition.topic)
+        if (
+            isinstance(topic, Failure)
+            and is_unknown_topic(topic)
+            and not split.is_finished
+            and not _names(reads, split)
+        ):
+            problem = (
+                f"the checkpoint of `{reads.operator}` goes on with a partition of it, and it does not exist any more"
+            )
+            cure = "if it is not to come back, nothing needs to be done"
+            yield Finding(Severity.WARNING, Area.POSITION, f"topic {split.partition.topic!r}", problem, cure)
         if split.is_finished or log is None or not isinstance(topic, TopicDescription):
             continue
         was_recreated = None not in (topic.topic_id, split.topic_id) and topic.topic_id != split.topic_id
@@ -384,6 +398,12 @@ def _positions(reads: Reads, facts: Facts) -> Iterator[Finding]:
         if moved is not None and moved.reason is not None:
             problem = f"the log does not hold where `{reads.operator}` is to begin: {moved.reason}"
             yield Finding(Severity.WARNING, Area.POSITION, subject, problem, "correct the starting offsets")
+
+
+def _names(reads: Reads, split: KafkaSplit) -> bool:
+    """Whether the program names the split's topic, so that it is missed already."""
+    subscription = reads.subscription
+    return isinstance(subscription, Topics | Partitions) and is_subscribed(subscription, split.partition)
 
 
 def _partitions(reads: Reads, facts: Facts) -> list[KafkaTopicPartition]:
@@ -522,9 +542,36 @@ def of_transaction(transacts: Transacts, facts: Facts, checkpointing: Checkpoint
     """An exactly-once region: how long its transactions may last, and its marker."""
     if facts.cluster is None or transacts.place is None:
         return
-    transactional_id, place = transacts.transactional_id, transacts.place
-    subject, area = f"transaction {transactional_id!r}", Area.TRANSACTION
+    place = transacts.place
     properties = merged_properties(transacts.sinks)
+    if transacts.lane == 0:
+        # The other lanes' are the same.
+        yield from _lasting(transacts, properties, facts, checkpointing)
+        yield from _expiry(facts, checkpointing)
+
+    topic, rights = facts.topics.get(place.topic), facts.group_rights.get(place.group)
+    if may_not(topic, "READ"):
+        what = "the marker of the last commit cannot be kept with it"
+        yield _missing_right(f"topic {place.topic!r}", "Read", what, topic)
+    elif isinstance(topic, Failure) and "headrace.marker.topic" in properties:
+        setting, problem = "headrace.marker.topic", f"it is to hold the marker, and cannot be described: {topic}"
+        cure = f"create it, or set `{setting}` to one that exists"
+        yield Finding(Severity.ERROR, Area.TOPIC, f"topic {place.topic!r}", problem, cure, setting)
+    group = f"group {place.group!r}"
+    if place.group in facts.group_rights and may_not(rights, "READ"):
+        yield _missing_right(group, "Read", "the marker of the last commit cannot be kept in it", rights)
+    if active := _active(place.group, facts):
+        problem = f"{active}; what it commits there would replace the marker of this job's last commit"
+        cure = "stop it, or set `headrace.marker.group` to a group of the job's own"
+        yield Finding(Severity.ERROR, Area.GROUP, group, problem, cure, "headrace.marker.group")
+
+
+def _lasting(
+    transacts: Transacts, properties: Mapping[str, str], facts: Facts, checkpointing: Checkpointing
+) -> Iterator[Finding]:
+    """How long a transaction may last, and whether it may be begun."""
+    more = f" and its like in {_counted(transacts.lanes - 1, 'other lane')}" if transacts.lanes > 1 else ""
+    subject, area = f"transaction {transacts.transactional_id!r}{more}", Area.TRANSACTION
     limit = facts.of_broker(MAX_SETTING)
     setting = "transaction.timeout.ms"
     try:
@@ -545,23 +592,6 @@ def of_transaction(transacts: Transacts, facts: Facts, checkpointing: Checkpoint
         "shuts a running copy of the job out"
     )
     yield Finding(Severity.NOTE, Area.RIGHTS, subject, problem)
-
-    topic, rights = facts.topics.get(place.topic), facts.group_rights.get(place.group)
-    if may_not(topic, "READ"):
-        what = "the marker of the last commit cannot be kept with it"
-        yield _missing_right(f"topic {place.topic!r}", "Read", what, topic)
-    elif isinstance(topic, Failure) and "headrace.marker.topic" in properties:
-        setting, problem = "headrace.marker.topic", f"it is to hold the marker, and cannot be described: {topic}"
-        cure = f"create it, or set `{setting}` to one that exists"
-        yield Finding(Severity.ERROR, Area.TOPIC, f"topic {place.topic!r}", problem, cure, setting)
-    group = f"group {place.group!r}"
-    if place.group in facts.group_rights and may_not(rights, "READ"):
-        yield _missing_right(group, "Read", "the marker of the last commit cannot be kept in it", rights)
-    if active := _active(place.group, facts):
-        problem = f"{active}; what it commits there would replace the marker of this job's last commit"
-        cure = "stop it, or set `headrace.marker.group` to a group of the job's own"
-        yield Finding(Severity.ERROR, Area.GROUP, group, problem, cure, "headrace.marker.group")
-    yield from _expiry(facts, checkpointing)
 
 
 def _expiry(facts: Facts, checkpointing: Checkpointing) -> Iterator[Finding]:

@@ -33,7 +33,7 @@ from headrace.kafka.client.protocol import (
     TopicDescription,
 )
 from headrace.kafka.client.reports import shared_settings
-from headrace.kafka.enumerator import Asked, Partitions, TopicPattern, topics_of
+from headrace.kafka.enumerator import Asked, Partitions, TopicPattern, is_subscribed, topics_of
 from headrace.kafka.findings import (
     Checkpointing,
     Facts,
@@ -276,7 +276,16 @@ def surveys_of(
                     plan.job_name, region.id, checkpointing.interval_ms, checkpointing.timeout_ms
                 )
                 way = next(s for s in by_way.values() if any(w.sink is sinks[0] for w in s.writes))
-                way.transacts.append(Transacts(tuple(n.name for n in written), tuple(sinks), sources, context))
+                way.transacts.append(
+                    Transacts(
+                        tuple(n.name for n in written),
+                        tuple(sinks),
+                        sources,
+                        context,
+                        lane,
+                        max(n.parallelism or 1 for n in written),
+                    )
+                )
     surveys = list(by_way.values())
     for survey in surveys:
         if newest is not None:
@@ -288,7 +297,11 @@ def _splits(operator_id: str, source: KafkaSource, restored: Manifest | None) ->
     snapshots = [] if restored is None else restored.regions.values()
     operators = [region.operators[operator_id] for region in snapshots if operator_id in region.operators]
     splits = [source.decode_split(split) for operator in operators for split in operator.splits.values()]
-    return tuple(split for split in splits if isinstance(split, KafkaSplit))
+    found = [split for split in splits if isinstance(split, KafkaSplit)]
+    subscription = source.subscription
+    if source.keeps_unsubscribed or isinstance(subscription, Asked):
+        return tuple(found)
+    return tuple(split for split in found if is_subscribed(subscription, split.partition))
 
 
 def ask_all(surveys: Sequence[Survey], tell: Callable[[str], None]) -> None:

@@ -24,6 +24,7 @@ from headrace.kafka.client.protocol import (
     PartitionReplicas,
     TopicDescription,
 )
+from headrace.kafka.enumerator import Partitions
 from headrace.kafka.findings import Area, Checkpointing, Facts, Finding, Reads, Severity, Transacts, Writes, findings
 from headrace.kafka.offsets import LogOffsets
 from headrace.kafka.split import KafkaSplit
@@ -86,7 +87,8 @@ def writes(guarantee: DeliveryGuarantee = DeliveryGuarantee.EXACTLY_ONCE, **prop
 def transacts() -> Transacts:
     context = TransactionContext("job", "r", CHECKPOINTING.interval_ms, CHECKPOINTING.timeout_ms)
     place = MarkerPlace("p-job-r", "in")
-    return Transacts(("writing",), (writes().sink,), (reads().source,), context, "p-job-r", place)
+    sinks, sources = (writes().sink,), (reads().source,)
+    return Transacts(("writing",), sinks, sources, context, transactional_id="p-job-r", place=place)
 
 
 def found(
@@ -212,6 +214,24 @@ def test_a_partition_without_leader_is_an_error_with_the_brokers_to_start() -> N
     assert "2, 3" in said.cure
 
 
+def test_a_partition_that_is_asked_for_and_does_not_exist_is_named() -> None:
+    asked = replace(reads(), subscription=Partitions((P0, KafkaTopicPartition("in", 7))))
+    (said,) = found(reading=asked)
+    assert (said.severity, said.problem) == (ERROR, "it has no partition 7")
+
+
+def test_lanes_that_are_alike_are_told_of_once() -> None:
+    other = replace(transacts(), lane=1, lanes=2, transactional_id="p-job-r1", place=MarkerPlace("p-job-r1", "in"))
+    both = [replace(transacts(), lanes=2), other]
+    facts = replace(FACTS, group_rights={**FACTS.group_rights, "p-job-r1": frozenset({"DESCRIBE"})})
+    said = findings(facts, [reads()], [writes()], both, CHECKPOINTING)
+    assert [one.subject for one in said if one.problem.startswith("not checked: Write")] == [
+        "transaction 'p-job-r' and its like in 1 other lane"
+    ]
+    # But each has a group of its own.
+    assert [one.subject for one in said if one.severity is ERROR] == ["group 'p-job-r1'"]
+
+
 def test_positions_follow_the_checkpoint_or_else_the_starting_offsets() -> None:
     split = KafkaSplit(P0, 5, topic_id="id-of-in")
     assert only(found(reading=reads(None, split))) == (ERROR, Area.POSITION, "partition in-0")
@@ -227,6 +247,10 @@ def test_positions_follow_the_checkpoint_or_else_the_starting_offsets() -> None:
     assert only(given) == (WARNING, Area.POSITION, "partition in-0")
     uncommitted = KafkaOffsetsInitializer.committed_offsets(none)
     assert only(found(reading=reads(uncommitted))) == (ERROR, Area.POSITION, "partition in-0")
+    removed = replace(FACTS, topics={**FACTS.topics, "old": Failure("UNKNOWN_TOPIC_OR_PART", "no")})
+    old = KafkaSplit(KafkaTopicPartition("old", 0), 5)
+    assert only(found(removed, reads(None, old))) == (WARNING, Area.POSITION, "topic 'old'")
+    assert found(removed, reads(None, replace(old, stop=5))) == []
     at = replace(FACTS, logs={P0: LogOffsets(10, 20, committed=12)})
     assert found(at, reads(uncommitted)) == []
 
