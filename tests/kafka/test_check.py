@@ -420,6 +420,8 @@ def test_topics_that_are_missing_are_named_and_not_created(
     assert "a start has the brokers create it, with their defaults (`num.partitions` 1," in told["problem"]
     found = check(reads(servers, f"{missing}.*"))
     assert "no topic that it may see does" in only(found.of("topic", "warning"))["problem"]
+    marked = check(reads(servers, make_topic()), writes(servers, make_topic(), headrace_marker_topic=missing))
+    assert only(marked.of("topic", "error"))["setting"] == "headrace.marker.topic"
     existing = AdminClient({"bootstrap.servers": creating, "log_level": 2}).list_topics(timeout=TIMEOUT_S).topics
     assert missing not in existing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import pytest
@@ -26,7 +27,7 @@ from headrace.kafka.client.protocol import (
 )
 from headrace.kafka.enumerator import Partitions
 from headrace.kafka.findings import Area, Checkpointing, Facts, Finding, Reads, Severity, Transacts, Writes, findings
-from headrace.kafka.offsets import LogOffsets
+from headrace.kafka.offsets import LogOffsets, OffsetsInitializer, PartitionOffsetsRetriever
 from headrace.kafka.split import KafkaSplit
 from headrace.kafka.transaction import MarkerPlace
 
@@ -149,9 +150,34 @@ def test_what_a_program_contradicts_itself_in_is_told_with_its_cure() -> None:
 
 
 def test_brokers_that_say_nothing_of_rights_are_not_taken_for_a_yes() -> None:
-    said = found(with_topic("in", topic("in", operations=None)), every=True)
-    assert any(one.subject == "topic 'in'" and "may read it" in one.problem for one in said)
-    assert all(one.severity is NOTE for one in said)
+    for name, what in (("in", "read"), ("out", "write")):
+        said = found(with_topic(name, topic(name, operations=None)), every=True)
+        assert any(one.subject == f"topic {name!r}" and f"may {what} it" in one.problem for one in said)
+        assert all(one.severity is NOTE for one in said)
+
+
+@pytest.mark.parametrize("name", ["in", "out"])
+def test_a_topic_that_cannot_be_described_is_told_as_the_brokers_say_it(name: str) -> None:
+    (said,) = found(with_topic(name, Failure("INVALID_TOPIC_EXCEPTION", "what a name")))
+    assert (said.severity, said.area, said.subject) == (ERROR, Area.TOPIC, f"topic {name!r}")
+    assert "what a name" in said.problem
+
+
+class _Own(OffsetsInitializer):
+    def get_partition_offsets(
+        self, partitions: Collection[KafkaTopicPartition], partition_offsets_retriever: PartitionOffsetsRetriever
+    ) -> Mapping[KafkaTopicPartition, int]:
+        raise AssertionError("nobody asks it")
+
+
+def test_what_the_programs_own_code_decides_is_said_not_to_be_checked() -> None:
+    said = found(reading=reads(KafkaOffsetsInitializer.of(_Own())), every=True)
+    assert any("an initializer of the program's own" in one.problem for one in said)
+    chosen = KafkaRecordSerializationSchema.builder().set_topic_selector(str)
+    chosen.set_value_serialization_schema(SimpleStringSchema())
+    sink = KafkaSink.builder().set_bootstrap_servers("host:1").set_record_serializer(chosen.build()).build()
+    said = found(writing=Writes("choosing", sink), every=True)
+    assert any("each of its records chooses its topic" in one.problem for one in said)
 
 
 def test_old_brokers_want_a_right_on_the_cluster_from_an_idempotent_producer() -> None:

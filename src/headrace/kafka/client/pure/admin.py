@@ -41,6 +41,7 @@ _LOG = logging.getLogger("headrace.kafka.client")
 
 _TELL_AFTER_S = 2.0
 _AGAIN_S = 0.05
+_GROUP_SLICE_S = 2.0
 
 
 def _operations(described: Any) -> frozenset[str] | None:
@@ -251,15 +252,25 @@ class PureAdmin:
         return described
 
     def _described_group(self, group: str) -> Any:
-        """The client's description of a group, or a `Failure`; waits for a coordinator that is being moved."""
+        """The client's description of a group, or a `Failure`.
+
+        Asked in slices, as the client (librdkafka 2.16) looks for the coordinator three times within a second, and if
+        nobody knows it by then, as in a young cluster, never again, whatever the timeout.
+        """
         assert self._client is not None
         deadline = time.monotonic() + self._timeout_s
+        slice_s = min(_GROUP_SLICE_S, self._timeout_s)
         while True:
             with failing_as_client_error(self._reports):
                 futures = self._client.describe_consumer_groups(
-                    [group], include_authorized_operations=True, request_timeout=self._timeout_s
+                    [group], include_authorized_operations=True, request_timeout=slice_s
                 )
-            found = self._outcome(futures[group])
+            try:
+                found = self._outcome(futures[group])
+            except ClientError as error:
+                if error.failure.name != "_TIMED_OUT" or time.monotonic() > deadline:
+                    raise
+                continue
             is_moving = isinstance(found, Failure) and found.name in NO_COORDINATOR
             if not is_moving or time.monotonic() > deadline:
                 return found
