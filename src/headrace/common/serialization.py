@@ -59,7 +59,7 @@ def serializer_of(schema: SerializationSchema | Serializer) -> Serializer | None
     """The function to call for each element; None: elements are bytes already. TypeError for anything else."""
     _check_instance(schema)
     if isinstance(schema, SerializationSchema):
-        return schema.serializer()
+        return schema.serialize if _is_overridden(schema, "serialize", "serializer") else schema.serializer()
     if callable(schema) and not isinstance(schema, DeserializationSchema):
         return schema
     raise TypeError(f"a SerializationSchema or a callable function is needed, got {type(schema).__name__}")
@@ -69,10 +69,16 @@ def deserializer_of(schema: DeserializationSchema | Deserializer) -> Deserialize
     """The function to call for each record's bytes; None: hand over the bytes. TypeError for anything else."""
     _check_instance(schema)
     if isinstance(schema, DeserializationSchema):
-        return schema.deserializer()
+        return schema.deserialize if _is_overridden(schema, "deserialize", "deserializer") else schema.deserializer()
     if callable(schema) and not isinstance(schema, SerializationSchema):
         return schema
     raise TypeError(f"a DeserializationSchema or a callable function is needed, got {type(schema).__name__}")
+
+
+def _is_overridden(schema: object, method: str, quickest: str) -> bool:
+    """Whether a subclass has its own `method`, so that the `quickest` one, of a class above it, is not the same."""
+    own = next(kind for kind in type(schema).__mro__ if {method, quickest} & vars(kind).keys())
+    return quickest not in vars(own)
 
 
 def _check_instance(schema: object) -> None:

@@ -9,6 +9,7 @@
 | `deserialization` | whole records as they are read, and a program's schema for them |
 | `serialization` | `KafkaRecordSerializationSchema`, its builder, and whole records as they are written |
 | `dead_letters` | records that an operator failed on, as Kafka records |
+| `record_size` | a record that is too large is found before it is sent |
 | `sink` | `KafkaSink`, its builder and writers |
 | `legacy` | `FlinkKafkaConsumer` and `FlinkKafkaProducer`, made of the new ones |
 | `lineage` | which topics a source or a sink has to do with |

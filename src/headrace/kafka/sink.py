@@ -32,6 +32,7 @@ from headrace.kafka.properties import (
     token_source,
     translate,
 )
+from headrace.kafka.record_size import check_size, largest_record, wire_size
 from headrace.kafka.serialization import (
     BuiltSchema,
     KafkaProducerRecord,
@@ -116,7 +117,8 @@ class KafkaSink(Sink):
         if self.delivery_guarantee is DeliveryGuarantee.EXACTLY_ONCE:
             if not isinstance(transaction, KafkaTransaction):
                 raise InternalError(f"an exactly-once Kafka sink was given {transaction!r} as its transaction")
-            return KafkaTransactionalWriter(outgoing(self, context, lambda: transaction.producer), transaction)
+            made = outgoing(self, context, lambda: transaction.producer, self._largest_record(context))
+            return KafkaTransactionalWriter(made, transaction)
         settings: Settings = {"client.id": f"{context.job_name}-{context.operator_name}-{context.subtask}"} | (
             self.client_settings()
         )
@@ -127,7 +129,8 @@ class KafkaSink(Sink):
         try:
             # Meanwhile the producer connects.
             self._require_topic()
-            return KafkaWriter(self, outgoing(self, context, lambda: producer), producer)
+            made = outgoing(self, context, lambda: producer, self._largest_record(context))
+            return KafkaWriter(self, made, producer)
         except BaseException:
             producer.close()
             raise
@@ -144,6 +147,19 @@ class KafkaSink(Sink):
                 may_create=self.may_create_topics,
                 timeout_s=self.timeout_s,
             )
+        finally:
+            admin.close()
+
+    def _largest_record(self, context: WriterContext) -> int | None:
+        """How many bytes a record may have; None where nobody has to know before it is sent."""
+        if not context.checks_each:
+            return None
+        admin = self.create_admin()
+        try:
+            return largest_record(self.client_settings(), admin, self.topic)
+        except ClientError as error:
+            what = f"the settings of topic {self.topic!r} could not be read"
+            raise error_of(what, error.failure, self.bootstrap_servers) from None
         finally:
             admin.close()
 
@@ -367,17 +383,20 @@ class Outgoing(Protocol):
     def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None: ...
 
 
-def outgoing(sink: KafkaSink, context: WriterContext, producer: Callable[[], Producer]) -> Outgoing:
-    """What the sink's record serializer asks for, and no more."""
+def outgoing(
+    sink: KafkaSink, context: WriterContext, producer: Callable[[], Producer], largest: int | None
+) -> Outgoing:
+    """What the sink's record serializer asks for, and no more. With `largest` what serializes raises for an element
+    that cannot be written."""
     schema = sink.record_serializer
     if isinstance(schema, BuiltSchema) and schema.has_columns:
-        return Columns(schema)
+        return Columns(schema, largest)
     max_age_s = read_int(dict(sink.properties), "metadata.max.age.ms", _METADATA_MAX_AGE_MS) / 1000
     # The producer itself is asked, as it has to know of a partition before it writes there.
     partitions = TopicPartitions(
         lambda topic: producer().partitions(topic, sink.timeout_s), max_age_s, sink.bootstrap_servers
     )
-    return WholeRecords(schema, KafkaSinkContext(context.subtask, context.parallelism, partitions.of))
+    return WholeRecords(schema, KafkaSinkContext(context.subtask, context.parallelism, partitions.of), largest)
 
 
 class Columns(Outgoing):
@@ -389,11 +408,24 @@ class Columns(Outgoing):
     partition: int | None = None
     """Where all records go; None: the partitioner chooses."""
 
-    def __init__(self, schema: BuiltSchema) -> None:
+    def __init__(self, schema: BuiltSchema, largest: int | None = None) -> None:
         assert schema.topic is not None
-        self.serialize = schema.columns()
         self._topic = schema.topic
         self._has_keys = schema.key_schema is not None
+        self.serialize = schema.columns()
+        if largest is not None:
+            self.serialize = self._checking(self.serialize, largest)
+
+    def _checking(self, serialize: Callable[[Any], Any] | None, largest: int) -> Callable[[Any], Any]:
+        topic, has_keys = self._topic, self._has_keys
+
+        def make(element: Any) -> Any:
+            made = element if serialize is None else serialize(element)
+            parts = _as_bytes(made if has_keys else (None, made), topic)
+            check_size(wire_size(parts[1], parts[0]), largest)
+            return parts if has_keys else parts[1]
+
+        return make
 
     def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
         keys: Sequence[bytes | None] | None = None
@@ -413,10 +445,14 @@ class WholeRecords(Outgoing):
 
     serializes_timestamp = True
 
-    def __init__(self, schema: KafkaRecordSerializationSchema, context: KafkaSinkContext) -> None:
+    def __init__(
+        self, schema: KafkaRecordSerializationSchema, context: KafkaSinkContext, largest: int | None = None
+    ) -> None:
         schema.open(context)
         self.dropped = 0
         self.serialize = schema.maker(context) if isinstance(schema, BuiltSchema) else _checked(schema, context)
+        if largest is not None:
+            self.serialize = _fitting(self.serialize, largest)
 
     def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
         by_topic: dict[str, list[KafkaProducerRecord]] = {}
@@ -450,6 +486,23 @@ def _checked(
         return record
 
     return make
+
+
+def _fitting(
+    make: Callable[[Any, int], KafkaProducerRecord | None], largest: int
+) -> Callable[[Any, int], KafkaProducerRecord | None]:
+    """What `make` makes, with a look at what can be written of it."""
+
+    def made(element: Any, timestamp: int) -> KafkaProducerRecord | None:
+        record = make(element, timestamp)
+        if record is not None:
+            check_record(record)
+            value, key = _as_bytes((record.value, record.key), record.topic)
+            check_size(wire_size(value, key, record.headers), largest)
+            record = record._replace(value=value, key=key)
+        return record
+
+    return made
 
 
 def _as_bytes(values: Sequence[Any], topic: str) -> Sequence[bytes | None]:

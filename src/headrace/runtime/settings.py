@@ -13,7 +13,7 @@ from headrace.common.configuration import Configuration
 from headrace.errors import ConfigError
 from headrace.plan.explain import order_warnings
 from headrace.plan.graph import Plan, ReadSource
-from headrace.plan.identity import is_exactly_once
+from headrace.plan.identity import connected, is_exactly_once
 from headrace.runtime.restart import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
 
 
@@ -95,6 +95,15 @@ def check_plan(plan: Plan, settings: Settings) -> list[str]:
             "set: it begins at the program's starting offsets, whatever earlier runs wrote. If `headrace run` keeps "
             "checkpoints of this job, its next run will ask what to believe"
         )
+    for part in connected(plan):
+        if any(is_exactly_once(plan.node(n)) for n in part):
+            takers = {n for node in plan if (n := node.dead_letters) is not None and n in part}
+            warnings += [
+                f"`{plan.node(n).name}` takes dead letters of a job that delivers its results exactly once, and may repeat "
+                "them after a failure; give that sink DeliveryGuarantee.EXACTLY_ONCE too"
+                for n in sorted(takers)
+                if not is_exactly_once(plan.node(n))
+            ]
     if settings.checkpoint_dir is not None or settings.savepoint_dir is not None:
         warnings += order_warnings(plan)
     return warnings

@@ -12,10 +12,10 @@ import pytest
 
 from headrace.checkpoint.decision import Assume
 from headrace.common import Configuration, WatermarkStrategy
-from headrace.connector import Boundedness, DeliveryGuarantee, Sink, Source
+from headrace.connector import Boundedness, DeliveryGuarantee, ErrorPolicy, Sink, Source
 from headrace.connector.builtin import CollectionSource, PrintSink
 from headrace.errors import ConfigError
-from headrace.plan.graph import Map, Node, Plan, ReadSource, Reduce, WriteSink
+from headrace.plan.graph import Map, Node, Plan, PlanBuilder, ReadSource, Reduce, WriteSink
 from headrace.runtime.restart import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
 from headrace.runtime.settings import Settings, check_plan, read_settings
 
@@ -234,6 +234,19 @@ def test_exactly_once_without_a_folder_is_worth_a_warning() -> None:
     assert warning.startswith(
         "`counts` delivers exactly once within this run only, as `execution.checkpointing.dir` is"
     )
+
+
+def test_dead_letters_that_may_repeat_beside_results_that_do_not_are_worth_a_warning() -> None:
+    def checked(dead_letters: Sink, results: Sink) -> list[str]:
+        builder = PlanBuilder()
+        builder.add(ReadSource(CollectionSource(()), WatermarkStrategy.no_watermarks()), "news")
+        builder.add(WriteSink(results), "counts", (0,))
+        return check(builder.build("job", ErrorPolicy.dead_letter(dead_letters)), {"execution.checkpointing.dir": "/s"})
+
+    [warning] = checked(PrintSink(), ExactlyOnce())
+    assert warning.startswith("`Dead letters` takes dead letters of a job that delivers its results exactly once")
+    assert checked(ExactlyOnce(), ExactlyOnce()) == []
+    assert checked(PrintSink(), PrintSink()) == []
 
 
 def test_operators_that_only_their_order_tells_apart_are_worth_a_warning_where_checkpoints_outlive_the_run() -> None:

@@ -311,6 +311,10 @@ class Admin(Protocol):
         """A broker's setting; None if it may not be read."""
         ...
 
+    def topic_setting(self, topic: str, name: str) -> str | None:
+        """A topic's setting; None if it may not be read, or the topic is not there."""
+        ...
+
     def close(self) -> None: ...
 
 

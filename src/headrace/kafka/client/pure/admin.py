@@ -196,13 +196,17 @@ class PureAdmin:
         return committed(self._settings, group, partitions, stable=stable, timeout_s=self._timeout_s, token=self._token)
 
     def broker_setting(self, name: str) -> str | None:
+        broker = self._described_cluster().controller
+        return None if broker is None else self._setting("BROKER", str(broker.id), name)
+
+    def topic_setting(self, topic: str, name: str) -> str | None:
+        return self._setting("TOPIC", topic, name)
+
+    def _setting(self, kind: str, of: str, name: str) -> str | None:
         from confluent_kafka.admin._config import ConfigResource
 
         assert self._client is not None
-        broker = self._described_cluster().controller
-        if broker is None:
-            return None
-        resource = ConfigResource(ConfigResource.Type.BROKER, str(broker.id))
+        resource = ConfigResource(ConfigResource.Type[kind], of)
         with failing_as_client_error(self._reports):
             futures = self._client.describe_configs([resource], request_timeout=self._timeout_s)
         found = self._outcome(futures[resource])
