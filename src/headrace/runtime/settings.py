@@ -99,8 +99,8 @@ def check_plan(plan: Plan, settings: Settings) -> list[str]:
         if any(is_exactly_once(plan.node(n)) for n in part):
             takers = {n for node in plan if (n := node.dead_letters) is not None and n in part}
             warnings += [
-                f"`{plan.node(n).name}` takes dead letters of a job that delivers its results exactly once, and may repeat "
-                "them after a failure; give that sink DeliveryGuarantee.EXACTLY_ONCE too"
+                f"`{plan.node(n).name}` takes dead letters of a job that delivers its results exactly once, and may "
+                "repeat them after a failure; give that sink DeliveryGuarantee.EXACTLY_ONCE too"
                 for n in sorted(takers)
                 if not is_exactly_once(plan.node(n))
             ]

@@ -15,6 +15,7 @@ from headrace.datastream import DataStream, ErrorPolicy, KeyedProcessFunction, S
 from headrace.errors import ConfigError, DataError, ExternalError, HeadraceError, NotSupportedError, UserCodeError
 from headrace.runtime.failures import is_of_the_record
 from headrace.runtime.loop import OUTPUT_LIMIT
+from headrace.runtime.watermarks import NO_TIMESTAMP
 
 WRITTEN: dict[str, list[tuple[Any, int | None]]] = {}
 """What went to each sink, with timestamps. Sinks are copied, this is not."""
@@ -58,11 +59,15 @@ def dead() -> list[DeadLetter]:
 
 
 def test_only_the_record_at_fault_is_missing_behind_each_operator() -> None:
+    def each_and_share(n: int) -> Iterator[int]:
+        yield n
+        yield 8 // n
+
     numbers = stream(1, 2, 0, 4, policy=ErrorPolicy.drop())
     assert run(
         numbers.map(lambda n: 8 // n),
         numbers.filter(lambda n: 8 // n > 2),
-        numbers.flat_map(lambda n: [n, 8 // n]),
+        numbers.flat_map(each_and_share),
         numbers.key_by(lambda n: 8 // n).reduce(max),
         numbers.union(numbers).map(lambda n: 4 // n),
     ) == [[8, 4, 2], [1, 2], [1, 8, 2, 4, 4, 2], [1, 2, 4], [4, 4, 2, 2, 1, 1]]
@@ -70,7 +75,9 @@ def test_only_the_record_at_fault_is_missing_behind_each_operator() -> None:
 
 def test_what_came_of_a_record_before_it_failed_is_withdrawn_from_every_sink() -> None:
     numbers = stream(1, 0, 2, policy=ErrorPolicy.drop())
-    assert run(numbers, numbers.map(lambda n: 2 // n)) == [[1, 2], [2, 1]]
+    numbers.sink_to(Kept("first"))
+    assert run(numbers.filter(bool), numbers.map(lambda n: 2 // n)) == [[1, 2], [2, 1]]
+    assert WRITTEN["first"] == [(1, NO_TIMESTAMP), (2, NO_TIMESTAMP)]
 
 
 def test_a_record_of_more_results_than_are_held_goes_out_whole_or_not_at_all() -> None:
