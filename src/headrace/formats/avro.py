@@ -38,7 +38,7 @@ from headrace.formats.rows import (
 
 Schema: TypeAlias = "str | dict[str, Any] | list[Any]"
 
-_SAFE_BYTES = 256
+_SAFE_BYTES = 128
 """Data of a schema that contains itself are read in C up to this size: no level of them takes less than a byte."""
 
 
