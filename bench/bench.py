@@ -32,6 +32,7 @@ import report
 from contestants import JAVA_SINK, JAVA_SOURCE, JOBS, LANES, OURS, Name, title
 from measure import Bench
 from peers import FLINK_VERSION, Peers, prepare
+from records import Encoding
 
 ROWS = (*JOBS, "first", "latency")
 LATENCY_RATE = 100
@@ -74,7 +75,8 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
         for row in options.only
     }
     source, few, heavy, dressed = "", "", "", ""
-    if any(row in JOBS and not JOBS[row].dressed for row in chosen):
+    others: dict[Encoding, str] = {}
+    if any(row in JOBS and not JOBS[row].dressed and JOBS[row].encoding == "json" for row in chosen):
         source = bench.topics.create("bench.items", append_time=False)
         say(f"writing {options.records:,} records")
         bench.topics.fill(source, options.records, say)
@@ -84,6 +86,11 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
         dressed = bench.topics.create("bench.dressed", append_time=False)
         say(f"writing {options.records:,} records with keys and headers")
         bench.topics.fill(dressed, options.records, say, dressed=True)
+    for encoding in dict.fromkeys(JOBS[row].encoding for row in chosen if row in JOBS):
+        if encoding != "json":
+            others[encoding] = bench.topics.create(f"bench.{encoding}", append_time=False)
+            say(f"writing {options.records:,} records in {encoding}")
+            bench.topics.fill(others[encoding], options.records, say, encoding=encoding)
     if "heavy" in chosen:
         heavy = bench.topics.create("bench.heavy", append_time=False)
         bench.topics.fill(heavy, options.records // HEAVY, say)
@@ -93,7 +100,7 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
     for number in range(options.rounds):
         for row, names in chosen.items():
             for name in in_turn(names, number):
-                at = f"round {number + 1} of {options.rounds}  {row:<8} {title(name, 'at-least-once'):<21}"
+                at = f"round {number + 1} of {options.rounds}  {row:<11} {title(name, 'at-least-once'):<21}"
                 if row == "first":
                     seconds = bench.first_result(name, few)
                     results.first_result_s.setdefault(name, []).append(seconds)
@@ -104,7 +111,7 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
                     say(f"{at}{latency.p50_ms:9.0f} ms p50, {latency.p99_ms:.0f} ms p99")
                 else:
                     topic, records = (heavy, options.records // HEAVY) if row == "heavy" else (source, options.records)
-                    topic = dressed if JOBS[row].dressed else topic
+                    topic = dressed if JOBS[row].dressed else others.get(JOBS[row].encoding, topic)
                     run = bench.throughput(row, name, topic, records)
                     results.throughput.setdefault(row, {}).setdefault(name, []).append(run)
                     say(f"{at}{run.records_s:9,.0f} records/s, {run.cpu_us:.2f} µs CPU each")
@@ -135,7 +142,9 @@ def settings(options: argparse.Namespace, peers: Peers | None) -> dict[str, obje
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}; the broker is on the same cores",
         "Kafka": f"{options.kafka_version}, one broker, JVM at full speed, no compression, topics of 4 partitions",
         "clients": f"confluent-kafka {version('confluent-kafka')}, librdkafka {confluent_kafka.libversion()[0]}",
-        "Python": f"{platform.python_version()}, orjson {version('orjson')}",
+        "Python": ", ".join(
+            [platform.python_version(), *(f"{n} {version(n)}" for n in ("orjson", "msgspec", "fastavro", "protobuf"))]
+        ),
         "records": f"{options.records:,} of 170 bytes; {options.rounds} rounds, contestants in turn",
         "checkpoints, commits": "each second",
         "records/s": "from the broker's append of the first output to that of the last; median (least–most)",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from peers import Peers
+from records import Encoding
 
 HERE = Path(__file__).parent
 
@@ -37,6 +38,8 @@ class Job:
     dressed: bool = False
     """Whether the input has keys and headers; `extra` are arguments of our program alone."""
     extra: tuple[str, ...] = ()
+    encoding: Encoding = "json"
+    """What input and output are written in."""
 
 
 JOBS = {
@@ -54,6 +57,26 @@ JOBS = {
         dressed=True,
         extra=("--headers",),
     ),
+    "json-schema": Job(
+        "JSON row schema, against dicts by orjson", "at-least-once", "schema_map.py", "map", extra=("--schema", "json")
+    ),
+    "avro": Job(
+        "Avro row schema, against dicts by fastavro",
+        "at-least-once",
+        "schema_map.py",
+        "avro",
+        extra=("--schema", "avro"),
+        encoding="avro",
+    ),
+    "protobuf": Job(
+        "Protobuf messages",
+        "at-least-once",
+        "schema_map.py",
+        "protobuf",
+        extra=("--schema", "protobuf"),
+        encoding="protobuf",
+    ),
+    "struct": Job("JSON as msgspec Structs", "at-least-once", "schema_map.py", "struct", extra=("--schema", "struct")),
     "keyed": Job("count over 5,000 keys, exactly-once", "exactly-once", "keyed_count.py", "count", "KeyedCount"),
 }
 

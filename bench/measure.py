@@ -19,7 +19,7 @@ import orjson
 from contestants import JOBS, Job, Name, Run, command, environ
 from peers import Peers
 from process import Measured
-from records import altered, key, record
+from records import altered, decoded, key, record
 from topics import PARTITIONS, Output, Topics
 
 _RUN_TIMEOUT_S = 600.0
@@ -172,7 +172,7 @@ class _Check:
                 self._sums[item["source"]] += item["count"]
             return
         for value in values[::_CHECKED]:
-            item = orjson.loads(value)
+            item = decoded(value, JOBS[self._row].encoding)
             number = item["id"]
             right = value == record(number) if self._row == "bytes" else altered(item, number)
             if not right or number in self._ids:

@@ -34,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--source-property", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--sink-property", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--headers", action="store_true", help="write keys and headers too")
+    parser.add_argument("--schema", choices=("json", "avro", "protobuf", "struct"), help="what records are read with")
     parser.add_argument("--lanes", type=int, default=1, help="the job's parallelism")
     parser.add_argument("--work-us", type=int, default=0, help="CPU time that the function takes beside its work")
     return parser.parse_args()

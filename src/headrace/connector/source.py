@@ -88,6 +88,9 @@ class SourceReader(ABC):
     gives_many: bool = False
     """Whether `deserialize` gives an iterable of elements instead, or None for none."""
 
+    skips: bool = False
+    """Whether None that `deserialize` makes of a value is no element. One that `gives_many` never does."""
+
     @abstractmethod
     def add_splits(self, splits: Sequence[Split]) -> None:
         """Read these too, each from its position."""

@@ -126,13 +126,14 @@ class KafkaOrigin:
 @dataclass(frozen=True, slots=True)
 class ReaderSettings:
     """What a source tells its readers. `group_id` is None if no offsets are to be committed; `whole_records`: elements
-    are made of all that a record has, any number of each."""
+    are made of all that a record has, any number of each; `skips`: None made of a value is no element."""
 
     reset_strategy: KafkaOffsetResetStrategy
     group_id: str | None
     reads_uncommitted: bool
     servers: str
     whole_records: bool = False
+    skips: bool = False
 
 
 class KafkaReader(SourceReader):
@@ -149,6 +150,7 @@ class KafkaReader(SourceReader):
     ) -> None:
         self.deserialize = deserialize
         self.gives_many = settings.whole_records
+        self.skips = settings.skips
         self._is_end = is_end
         self._rate_limit = rate_limit
         self._consumer = consumer
@@ -270,7 +272,8 @@ class KafkaReader(SourceReader):
             except Exception:  # noqa: BLE001 - the loop meets it again, at this record, and says whose fault it is
                 return None
             try:
-                if self._is_end(element):
+                is_element = element is not None or value is None or not self.skips
+                if is_element and self._is_end(element):
                     return records.source.offset(index)
             except Exception as error:
                 record = KafkaOrigin(progress, records.source, len(records.values), 0).describe(index)

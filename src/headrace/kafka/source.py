@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, cast
 
-from headrace.common.serialization import DeserializationSchema, Deserializer, decode_utf8, deserializer_of
+from headrace.common.serialization import DeserializationSchema, Deserializer, decode_utf8, deserializer_of, skips
 from headrace.connector import Boundedness, JsonValue, Source, SourceContext, SourceReader, Split, SplitEnumerator
 from headrace.errors import ConfigError, UserCodeError
 from headrace.kafka.client import default_client
@@ -228,6 +228,7 @@ class KafkaSource(Source):
                 settings["isolation.level"] == "read_uncommitted",
                 self.bootstrap_servers,
                 whole_records=is_whole,
+                skips=skips(self.schema),
             ),
             self.end_of_stream,
             None if self.records_per_second is None else RateLimit(self.records_per_second / context.parallelism),

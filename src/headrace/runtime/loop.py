@@ -71,8 +71,8 @@ class Calls:
     key selector, `keyed` the operator's current-key holder, `table` a reduction's dict, `context` a process function's
     context. `generator` keeps the highest timestamp for `AssignTimestamps` (a source has one per split: here it only
     says that the loop has to keep it), and, with `is_shown`, is shown every element; `extract` is a timestamp assigner.
-    A deserializer that `gives_many` returns an iterable, or None; a serializer that `takes_time` is given the element's
-    timestamp too.
+    A deserializer that `gives_many` returns an iterable, or None; if it `skips`, None for a value is no element. A
+    serializer that `takes_time` is given the element's timestamp too.
     """
 
     call: Callable[..., Any] | None = None
@@ -83,6 +83,7 @@ class Calls:
     context: Any = None
     generator: Any = None
     gives_many: bool = False
+    skips: bool = False
     takes_time: bool = False
     is_shown: bool = False
 
@@ -127,7 +128,7 @@ def compile_loop(plan: Plan, source_id: int, calls: dict[int, Calls]) -> Loop:
     """The loop for everything below the source `source_id`."""
     own = calls[source_id]
     withdraws = _may_tolerate(plan, source_id)
-    aligns = own.generator is None and not own.gives_many and not withdraws
+    aligns = own.generator is None and not own.gives_many and not own.skips and not withdraws
     arrivals = list(_arrivals(plan, source_id, aligned=aligns))
     sinks = tuple(dict.fromkeys(sink for sink, _ in arrivals))
     aligned = frozenset(s for s in sinks if [is_aligned for sink, is_aligned in arrivals if sink == s] == [True])
@@ -202,6 +203,10 @@ class _Writer:
             expression = f"{self._bind(f'd{n}', own.call)}(  # {DESERIALIZER}\nv)"
         if own.gives_many:
             self._many(n, expression, DESERIALIZER, lambda element, depth: self._read(n, element, depth), 2)
+        elif own.skips:
+            element = self._named(n, expression, 2)
+            self._put(2, f"if {element} is not None or v is None:")
+            self._body(element, lambda element, depth: self._read(n, element, depth), 3)
         else:
             self._read(n, expression, 2)
 

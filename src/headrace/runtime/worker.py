@@ -308,6 +308,7 @@ class Worker:
                     calls[n] = Calls(
                         call=reader.deserialize,
                         gives_many=reader.gives_many,
+                        skips=reader.skips,
                         extract=extract,
                         generator=extract or is_shown or None,
                         is_shown=is_shown,
