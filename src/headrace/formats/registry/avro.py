@@ -118,6 +118,8 @@ class ConfluentRegistryAvroSerializationSchema(RegistrySerializationSchema):
         return ConfluentRegistryAvroSerializationSchema(registry, subject, None, False, text)
 
     def encoder(self) -> Callable[[Any], bytes]:
+        from fastavro import schemaless_writer
+
         given = RegistrySchema(_KIND, self.schema)
         schema_id, schema = self.published(given, full_name(parsed(given, {})))
         try:
@@ -125,10 +127,6 @@ class ConfluentRegistryAvroSerializationSchema(RegistrySerializationSchema):
         except ConfigError as error:
             raise self.registry.nonsense(f"the schema with id {schema_id} is none: {error}") from None
         head = wire.header(schema_id)
-        if is_recursive(writer):
-            from fastavro._write_py import schemaless_writer
-        else:
-            from fastavro import schemaless_writer
 
         def encode(element: Any) -> bytes:
             out = BytesIO()
