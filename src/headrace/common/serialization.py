@@ -35,6 +35,13 @@ class SerializationSchema(ABC):
     def serialize(self, element: Any) -> bytes | None:
         """The element as bytes; None for a record without a value. Raises `DataError` for what it cannot write."""
 
+    def for_topic(self, topic: str, is_key: bool) -> SerializationSchema:
+        """This schema for the keys or the values of one topic's records: what a sink asks for before it serializes.
+
+        It is itself, unless a subclass needs to know (a schema registry's subjects are named after topics).
+        """
+        return self
+
     def serializer(self) -> Serializer | None:
         """The quickest function that does what `serialize` does, for hot loops; None: elements are bytes already."""
         return self.serialize

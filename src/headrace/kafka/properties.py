@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias, assert_never, cast, overload
 
+from headrace.common.secrets import is_reference, resolve
 from headrace.errors import ConfigError, NotSupportedError
 from headrace.kafka import jaas
 from headrace.kafka.client.protocol import TokenSource
-from headrace.kafka.secrets import is_reference, resolve
 
 
 class Role(Enum):
