@@ -1,9 +1,9 @@
 """Every snippet of the README and the docs runs, in order, on a real broker.
 
 A Python block is a program, named by its first line (`# name.py`). It is run where it stands, unless a `headrace run`
-of the page does so. Shell blocks are run line by line: `headrace …` as it is (`headrace broker` is the test's own
-broker, on which the topics that it names are created); `make …` has to be a target that there is, `pip install` to name
-an extra.
+or `headrace check` of the page takes it. Shell blocks are run line by line: `headrace …` as it is (`headrace broker` is
+the test's own broker, on which the topics that it names are created); `make …` has to be a target that there is,
+`pip install` to name an extra.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Page:
             for snippet in self._all
             if snippet.language == "sh"
             for line in snippet.text.splitlines()
-            if line.startswith("headrace run")
+            if line.startswith(("headrace run", "headrace check"))
             for word in line.split()
             if word.endswith(".py")
         }

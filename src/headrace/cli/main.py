@@ -34,6 +34,7 @@ class _Subcommand:
 _SUBCOMMANDS = {
     "run": _Subcommand("run", "Run a job."),
     "explain": _Subcommand("explain", "Print a job's plan."),
+    "check": _Subcommand("check", "Say what would go wrong with a job, before it runs."),
     "checkpoints": _Subcommand("checkpoints", "List and show a job's checkpoints."),
     "savepoint": _Subcommand("checkpoints", "Have a running job write a savepoint."),
     "broker": _Subcommand("broker", "Run Apache Kafka on this machine, for development."),

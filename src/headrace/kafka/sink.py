@@ -104,11 +104,13 @@ class KafkaSink(Sink):
         """Settings for a producer of this sink, under librdkafka's names."""
         return producer_settings(resolve_secrets(dict(self.properties)))
 
-    def create_admin(self) -> Admin:
-        """Asks this sink's cluster."""
+    def create_admin(self, timeout_s: float | None = None) -> Admin:
+        """Asks this sink's cluster; each call waits for `timeout_s` at most, or as its properties say."""
         try:
             return default_client().admin(
-                self.client_settings(), self.timeout_s, token=token_source(dict(self.properties))
+                self.client_settings(),
+                self.timeout_s if timeout_s is None else timeout_s,
+                token=token_source(dict(self.properties)),
             )
         except ClientError as error:
             raise error_of("the Kafka sink could not be set up", error.failure, self.bootstrap_servers) from None

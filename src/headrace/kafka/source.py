@@ -158,12 +158,18 @@ class KafkaSource(Source):
         settings["client.id"] = f"{prefix}-{name}"
         return settings
 
-    def create_admin(self, name: str) -> Admin:
-        """Asks this source's cluster."""
-        timeout_ms = read_int(dict(self.properties), "default.api.timeout.ms", _TIMEOUT_MS)
+    @property
+    def timeout_s(self) -> float:
+        """How long a call may wait for the brokers."""
+        return read_int(dict(self.properties), "default.api.timeout.ms", _TIMEOUT_MS) / 1000
+
+    def create_admin(self, name: str, timeout_s: float | None = None) -> Admin:
+        """Asks this source's cluster; each call waits for `timeout_s` at most, or as its properties say."""
         try:
             return default_client().admin(
-                self.client_settings(name), timeout_ms / 1000, token=token_source(dict(self.properties))
+                self.client_settings(name),
+                self.timeout_s if timeout_s is None else timeout_s,
+                token=token_source(dict(self.properties)),
             )
         except ClientError as error:
             raise error_of("the Kafka source could not be set up", error.failure, self.bootstrap_servers) from None
@@ -177,7 +183,7 @@ class KafkaSource(Source):
             self.group_id,
             self.bootstrap_servers,
             keeps_unsubscribed=self.keeps_unsubscribed,
-            commits=self._commits(context),
+            commits=self.commits(context.commits_offsets),
             keeps_stops=self.end_of_stream is not None,
             is_balanced=dict(self.properties).get(_ASSIGNMENT) == "fewest",
         )
@@ -187,14 +193,14 @@ class KafkaSource(Source):
             self.create_admin("enumerator-admin-client"), settings, None if has_all or interval_ms <= 0 else interval_ms
         )
 
-    def _commits(self, context: SourceContext) -> bool:
+    def commits(self, has_checkpoints: bool) -> bool:
         """Whether offsets are committed to the group when a checkpoint completes."""
         wanted = read_bool(dict(self.properties), "commit.offsets.on.checkpoint", True)
-        return self.group_id is not None and context.commits_offsets and wanted
+        return self.group_id is not None and has_checkpoints and wanted
 
     def create_reader(self, context: SourceContext) -> SourceReader:
         properties = dict(self.properties)
-        commits = self._commits(context)
+        commits = self.commits(context.commits_offsets)
         settings = self.client_settings(str(context.subtask))
         if self.rack_id_supplier is not None and (rack := self._rack_id()):
             settings = {**settings, "client.rack": rack}

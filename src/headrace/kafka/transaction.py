@@ -46,7 +46,7 @@ _LOG = logging.getLogger("headrace.kafka")
 
 FLINK_TIMEOUT_MS: Final = 3_600_000
 _BROKER_DEFAULT_MAX_MS: Final = 900_000
-_MAX_SETTING: Final = "transaction.max.timeout.ms"
+MAX_SETTING: Final = "transaction.max.timeout.ms"
 _CALL_S = 5.0
 _WARN_EVERY_S = 15.0
 _CLOSE_S = 1.0
@@ -72,12 +72,12 @@ def choose_timeout(
     if given_ms is not None and broker_max_ms is not None and given_ms > broker_max_ms:
         raise ConfigError(
             f"`transaction.timeout.ms` is {given_ms}, and the brokers allow at most {broker_max_ms} "
-            f"(`{_MAX_SETTING}`); lower it, or raise the brokers' limit"
+            f"(`{MAX_SETTING}`); lower it, or raise the brokers' limit"
         )
     timeout_ms = given_ms if given_ms is not None else min(FLINK_TIMEOUT_MS, broker_max_ms or FLINK_TIMEOUT_MS)
     if interval_ms is None:
         return TransactionTimeout(timeout_ms, given_ms is not None)
-    cure = f"raise it (the brokers' limit is `{_MAX_SETTING}`), or lower"
+    cure = f"raise it (the brokers' limit is `{MAX_SETTING}`), or lower"
     if timeout_ms < interval_ms:
         raise ConfigError(
             f"`transaction.timeout.ms` is {timeout_ms}, below `execution.checkpointing.interval`, {interval_ms} ms: no "
@@ -165,19 +165,48 @@ class MarkerPlace:
         return f"group {self.group!r}, topic {self.topic!r}"
 
 
+def names_of(
+    sinks: Sequence[KafkaSink],
+    sources: Sequence[Source],
+    context: TransactionContext,
+    is_beside: Callable[[KafkaSource], bool],
+) -> tuple[str, MarkerPlace]:
+    """The transactional id of a region's `sinks`, and where its marker is kept. Raises `ConfigError`.
+
+    `is_beside` says whether a source, which has other bootstrap servers than the sinks, is on their cluster all the
+    same.
+    """
+    properties = merged_properties(sinks)
+    prefix = shared_prefix([(_named(sink), sink.transactional_id_prefix or "") for sink in sinks])
+    transactional_id = f"{prefix}-{context.job_name}-{context.region}"
+    topic = properties.get("headrace.marker.topic") or _marker_topic(sinks, sources, is_beside)
+    given = properties.get("headrace.marker.group")
+    # Regions of one job may name the same group, and must not have the same place.
+    return transactional_id, MarkerPlace(transactional_id if given is None else f"{given}-{context.region}", topic)
+
+
+def merged_properties(sinks: Sequence[KafkaSink]) -> dict[str, str]:
+    """The properties of sinks that share a producer. Raises `ConfigError` for a contradiction."""
+    return merge_properties([(_named(sink), dict(sink.properties)) for sink in sinks])
+
+
+def delivery_timeout(properties: Mapping[str, str], settings: Mapping[str, str], transaction_timeout_ms: int) -> int:
+    """`delivery.timeout.ms` for these properties, which have become these settings. Raises `ConfigError`."""
+    given = read_int(properties, "delivery.timeout.ms", read_int(properties, "message.timeout.ms", None))
+    return choose_delivery_timeout(given, int(settings["delivery.timeout.ms"]), transaction_timeout_ms)
+
+
 def create_transaction(
     sinks: Sequence[KafkaSink], sources: Sequence[Source], context: TransactionContext
 ) -> KafkaTransaction:
     """The transaction of all of a region's `sinks`; asks the cluster what it has to know."""
     first = sinks[0]
-    properties = merge_properties([(_named(sink), dict(sink.properties)) for sink in sinks])
-    prefix = shared_prefix([(_named(sink), sink.transactional_id_prefix or "") for sink in sinks])
-    transactional_id = f"{prefix}-{context.job_name}-{context.region}"
+    properties = merged_properties(sinks)
     admin = first.create_admin()
     try:
         cluster_id = admin.cluster_id()
         _check_one_cluster(sinks, cluster_id)
-        limit = admin.broker_setting(_MAX_SETTING)
+        limit = admin.broker_setting(MAX_SETTING)
         timeout = choose_timeout(
             read_int(properties, "transaction.timeout.ms", None),
             None if limit is None else int(limit),
@@ -194,13 +223,10 @@ def create_transaction(
             may_create=all(sink.may_create_topics for sink in sinks),
             timeout_s=first.timeout_s,
         )
-        topic = properties.get("headrace.marker.topic")
-        its_role = "which is to hold the marker (`headrace.marker.topic`)"
-        if topic is None:
-            topic, its_role = _marker_topic(sinks, sources, cluster_id), "which the job reads"
-        given = properties.get("headrace.marker.group")
-        # Regions of one job may name the same group, and must not have the same place.
-        place = MarkerPlace(transactional_id if given is None else f"{given}-{context.region}", topic)
+        transactional_id, place = names_of(sinks, sources, context, lambda source: _is_on(source, cluster_id))
+        topic = place.topic
+        is_named = "headrace.marker.topic" in properties
+        its_role = "which is to hold the marker (`headrace.marker.topic`)" if is_named else "which the job reads"
         described = admin.describe_topics([topic])[topic]
         if may_not(described, "READ"):
             raise missing_right(f"the marker cannot be kept with topic {topic!r}", "Read", f"topic {topic!r}")
@@ -212,10 +238,7 @@ def create_transaction(
     finally:
         admin.close()
     settings = producer_settings(resolve_secrets(properties))
-    delivery_ms = read_int(properties, "delivery.timeout.ms", read_int(properties, "message.timeout.ms", None))
-    settings["delivery.timeout.ms"] = str(
-        choose_delivery_timeout(delivery_ms, int(settings["delivery.timeout.ms"]), timeout.timeout_ms)
-    )
+    settings["delivery.timeout.ms"] = str(delivery_timeout(properties, settings, timeout.timeout_ms))
     return KafkaTransaction(transactional_id, place, cluster_id, settings, timeout, first, context)
 
 
@@ -244,23 +267,27 @@ def _named(sink: KafkaSink) -> str:
     return sink.topic or "a topic for each record"
 
 
-def _marker_topic(sinks: Sequence[KafkaSink], sources: Sequence[Source], cluster_id: str) -> str:
+def _is_on(source: KafkaSource, cluster_id: str) -> bool:
+    admin = source.create_admin("marker-admin-client")
+    try:
+        return admin.cluster_id() == cluster_id
+    except ClientError as error:
+        what = f"the brokers of topic {source.fixed_topic!r}, which the job reads"
+        raise error_of(what, error.failure, source.bootstrap_servers) from None
+    finally:
+        admin.close()
+
+
+def _marker_topic(
+    sinks: Sequence[KafkaSink], sources: Sequence[Source], is_beside: Callable[[KafkaSource], bool]
+) -> str:
     """A topic that the job reads anyway, if it is on the sinks' cluster; else one that they write."""
-    sink = sinks[0]
+    servers = sinks[0].bootstrap_servers
     for source in sources:
         if not isinstance(source, KafkaSource) or source.fixed_topic is None:
             continue
-        if source.bootstrap_servers == sink.bootstrap_servers:
+        if source.bootstrap_servers == servers or is_beside(source):
             return source.fixed_topic
-        admin = source.create_admin("marker-admin-client")
-        try:
-            if admin.cluster_id() == cluster_id:
-                return source.fixed_topic
-        except ClientError as error:
-            what = f"the brokers of topic {source.fixed_topic!r}, which the job reads"
-            raise error_of(what, error.failure, source.bootstrap_servers) from None
-        finally:
-            admin.close()
     for topic in (sink.topic for sink in sinks):
         if topic is not None:
             return topic
@@ -357,7 +384,7 @@ class KafkaTransaction(Transaction):
         refused = self._timeout
         if refused.is_given or refused.timeout_ms <= _BROKER_DEFAULT_MAX_MS:
             raise ConfigError(
-                f"the brokers refuse `transaction.timeout.ms` {refused.timeout_ms}: their limit, `{_MAX_SETTING}`, is "
+                f"the brokers refuse `transaction.timeout.ms` {refused.timeout_ms}: their limit, `{MAX_SETTING}`, is "
                 f"lower (by default {_BROKER_DEFAULT_MAX_MS}); lower the one or raise the other"
             )
         _LOG.warning(
