@@ -150,6 +150,12 @@ def shared_prefix(sinks: Sequence[tuple[str, str]]) -> str:
     return chosen
 
 
+def transactional_id_of(sinks: Sequence[KafkaSink], job: str, region: str) -> str:
+    """The transactional id under which all of a region's `sinks` write."""
+    prefix = shared_prefix([(_named(sink), sink.transactional_id_prefix or "") for sink in sinks])
+    return f"{prefix}-{job}-{region}"
+
+
 @dataclass(frozen=True, slots=True)
 class MarkerPlace:
     """Where a region's marker is kept."""
@@ -171,8 +177,7 @@ def create_transaction(
     """The transaction of all of a region's `sinks`; asks the cluster what it has to know."""
     first = sinks[0]
     properties = merge_properties([(_named(sink), dict(sink.properties)) for sink in sinks])
-    prefix = shared_prefix([(_named(sink), sink.transactional_id_prefix or "") for sink in sinks])
-    transactional_id = f"{prefix}-{context.job_name}-{context.region}"
+    transactional_id = transactional_id_of(sinks, context.job_name, context.region)
     admin = first.create_admin()
     try:
         cluster_id = admin.cluster_id()

@@ -12,7 +12,7 @@ Invariants. No call waits longer than it was told to. Settings are librdkafka's 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
@@ -253,6 +253,15 @@ class Producer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionReplicas:
+    """On which brokers a partition is, by their ids. `leader` None: none of them leads, and nobody reads or writes."""
+
+    leader: int | None
+    replicas: tuple[int, ...]
+    in_sync: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TopicDescription:
     """A topic that exists. `topic_id` is another one once the topic is created again; None: the broker has no ids."""
 
@@ -261,6 +270,25 @@ class TopicDescription:
     partitions: tuple[int, ...]
     operations: frozenset[str] | None = None
     """What this principal may do with it (`READ`, `WRITE`); None: the broker does not say."""
+    replicas: Mapping[int, PartitionReplicas] = field(default_factory=dict)
+    """By partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """One consumer of a group, and what is assigned to it."""
+
+    client_id: str
+    host: str
+    partitions: tuple[KafkaTopicPartition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDescription:
+    """A group's state (`STABLE`, `EMPTY`, `DEAD` for one that does not exist) and its members."""
+
+    state: str
+    members: tuple[GroupMember, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,10 +300,11 @@ class CommittedOffset:
 
 
 class Position(Enum):
-    """Places in a log that have names."""
+    """Places in a log that have names. STABLE: where the first transaction begins that is still open, else its end."""
 
     EARLIEST = "earliest"
     LATEST = "latest"
+    STABLE = "stable"
 
 
 class Admin(Protocol):
@@ -305,6 +334,12 @@ class Admin(Protocol):
         self, group: str, partitions: Iterable[KafkaTopicPartition], *, stable: bool
     ) -> dict[KafkaTopicPartition, CommittedOffset | Failure | None]:
         """Offsets committed to a group; with `stable`, waits for those in open transactions."""
+        ...
+
+    def describe_groups(self, groups: Iterable[str]) -> dict[str, GroupDescription | Failure]: ...
+
+    def describe_configs(self, topics: Iterable[str]) -> dict[str, Mapping[str, str] | Failure]:
+        """Each topic's settings, defaults included; a secret one is left out."""
         ...
 
     def broker_setting(self, name: str) -> str | None:

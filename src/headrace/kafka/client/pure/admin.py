@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,10 @@ from headrace.kafka.client.protocol import (
     ClientError,
     CommittedOffset,
     Failure,
+    GroupDescription,
+    GroupMember,
     KafkaTopicPartition,
+    PartitionReplicas,
     Position,
     Settings,
     TokenSource,
@@ -42,6 +45,20 @@ def _operations(described: Any) -> frozenset[str] | None:
     names = frozenset(operation.name for operation in described.authorized_operations or ())
     # Who may not describe a thing is not told of it: without this one, the broker does not know of operations.
     return names if "DESCRIBE" in names else None
+
+
+def _assigned(member: Any) -> tuple[KafkaTopicPartition, ...]:
+    assignment = member.assignment
+    return () if assignment is None else tuple(sorted(partition_of(one) for one in assignment.topic_partitions))
+
+
+def _replicas(partition: Any) -> PartitionReplicas:
+    leader = partition.leader
+    return PartitionReplicas(
+        None if leader is None or leader.id < 0 else leader.id,
+        tuple(node.id for node in partition.replicas),
+        tuple(node.id for node in partition.isr),
+    )
 
 
 class PureAdmin:
@@ -143,7 +160,8 @@ class PureAdmin:
             if not isinstance(found, Failure):
                 topic_id = None if found.topic_id is None else str(found.topic_id)
                 numbers = tuple(sorted(partition.id for partition in found.partitions))
-                found = TopicDescription(name, topic_id, numbers, _operations(found))
+                replicas = {partition.id: _replicas(partition) for partition in found.partitions}
+                found = TopicDescription(name, topic_id, numbers, _operations(found), replicas)
             described[name] = found
         return described
 
@@ -169,7 +187,7 @@ class PureAdmin:
     def list_offsets(
         self, partitions: Iterable[KafkaTopicPartition], at: Position | int
     ) -> dict[KafkaTopicPartition, int | Failure | None]:
-        from confluent_kafka import TopicPartition
+        from confluent_kafka import IsolationLevel, TopicPartition
         from confluent_kafka.admin._listoffsets import OffsetSpec
 
         assert self._client is not None
@@ -178,11 +196,12 @@ class PureAdmin:
         else:
             named: Any = OffsetSpec
             place = named.earliest() if at is Position.EARLIEST else named.latest()
+        level = IsolationLevel.READ_COMMITTED if at is Position.STABLE else IsolationLevel.READ_UNCOMMITTED
         asked = {TopicPartition(p.topic, p.partition): place for p in partitions}
         if not asked:
             return {}
         with failing_as_client_error(self._reports):
-            futures = self._client.list_offsets(asked, request_timeout=self._timeout_s)
+            futures = self._client.list_offsets(asked, isolation_level=level, request_timeout=self._timeout_s)
         offsets: dict[KafkaTopicPartition, int | Failure | None] = {}
         for one, future in futures.items():
             found = self._outcome(future)
@@ -195,21 +214,52 @@ class PureAdmin:
     ) -> dict[KafkaTopicPartition, CommittedOffset | Failure | None]:
         return committed(self._settings, group, partitions, stable=stable, timeout_s=self._timeout_s, token=self._token)
 
-    def broker_setting(self, name: str) -> str | None:
+    def describe_groups(self, groups: Iterable[str]) -> dict[str, GroupDescription | Failure]:
+        assert self._client is not None
+        asked = list(groups)
+        with failing_as_client_error(self._reports):
+            futures = self._client.describe_consumer_groups(asked, request_timeout=self._timeout_s)
+        described: dict[str, GroupDescription | Failure] = {}
+        for group in asked:
+            found = self._outcome(futures[group])
+            if not isinstance(found, Failure):
+                members = tuple(
+                    GroupMember(one.client_id, one.host.lstrip("/"), _assigned(one)) for one in found.members
+                )
+                found = GroupDescription(found.state.name, members)
+            described[group] = found
+        return described
+
+    def describe_configs(self, topics: Iterable[str]) -> dict[str, Mapping[str, str] | Failure]:
+        from confluent_kafka.admin._config import ConfigResource
+
+        return self._configs(ConfigResource.Type.TOPIC, topics)
+
+    def _configs(self, kind: Any, names: Iterable[str]) -> dict[str, Mapping[str, str] | Failure]:
         from confluent_kafka.admin._config import ConfigResource
 
         assert self._client is not None
+        resources = {name: ConfigResource(kind, name) for name in names}
+        if not resources:
+            return {}
+        with failing_as_client_error(self._reports):
+            futures = self._client.describe_configs(list(resources.values()), request_timeout=self._timeout_s)
+        described: dict[str, Mapping[str, str] | Failure] = {}
+        for name, resource in resources.items():
+            found = self._outcome(futures[resource])
+            if not isinstance(found, Failure):
+                found = {entry.name: entry.value for entry in found.values() if entry.value is not None}
+            described[name] = found
+        return described
+
+    def broker_setting(self, name: str) -> str | None:
+        from confluent_kafka.admin._config import ConfigResource
+
         broker = self._described_cluster().controller
         if broker is None:
             return None
-        resource = ConfigResource(ConfigResource.Type.BROKER, str(broker.id))
-        with failing_as_client_error(self._reports):
-            futures = self._client.describe_configs([resource], request_timeout=self._timeout_s)
-        found = self._outcome(futures[resource])
-        if isinstance(found, Failure) or name not in found:
-            return None
-        value: str | None = found[name].value
-        return value
+        found = self._configs(ConfigResource.Type.BROKER, [str(broker.id)])[str(broker.id)]
+        return None if isinstance(found, Failure) else found.get(name)
 
     def close(self) -> None:
         self._client = None
