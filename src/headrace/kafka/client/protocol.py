@@ -307,10 +307,21 @@ class Position(Enum):
     STABLE = "stable"
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterDescription:
+    """A cluster with the ids of its brokers that are there. `operations`: as in `TopicDescription`."""
+
+    cluster_id: str
+    brokers: tuple[int, ...]
+    operations: frozenset[str] | None = None
+
+
 class Admin(Protocol):
     """Asks a cluster. Every call waits at most for the timeout it was created with."""
 
     def cluster_id(self) -> str: ...
+
+    def describe_cluster(self) -> ClusterDescription: ...
 
     def topic_names(self) -> list[str]: ...
 
@@ -330,6 +341,12 @@ class Admin(Protocol):
         """Offsets at a place, or of the first record at or after a time in ms (None: there is none)."""
         ...
 
+    def newest_times(
+        self, partitions: Iterable[KafkaTopicPartition]
+    ) -> dict[KafkaTopicPartition, int | Failure | None]:
+        """The highest timestamp of a record in each log, in ms (None: there is none)."""
+        ...
+
     def committed(
         self, group: str, partitions: Iterable[KafkaTopicPartition], *, stable: bool
     ) -> dict[KafkaTopicPartition, CommittedOffset | Failure | None]:
@@ -340,6 +357,10 @@ class Admin(Protocol):
 
     def describe_configs(self, topics: Iterable[str]) -> dict[str, Mapping[str, str] | Failure]:
         """Each topic's settings, defaults included; a secret one is left out."""
+        ...
+
+    def broker_settings(self) -> Mapping[str, str] | Failure:
+        """All settings of one broker, defaults included; a secret one is left out."""
         ...
 
     def broker_setting(self, name: str) -> str | None:
