@@ -23,6 +23,7 @@ from headrace.cli.transactions import transactions
 from headrace.errors import ConfigError, StateError
 from headrace.kafka.client.protocol import (
     Admin,
+    ClientError,
     CommittedOffset,
     Failure,
     GroupDescription,
@@ -53,14 +54,15 @@ kafka.add_command(transactions)
 
 @dataclass(frozen=True, slots=True)
 class TopicRow:
-    """A topic as it is shown. `records` is how many offsets it holds: at most as many records."""
+    """A topic as it is shown. `records` is how many offsets it holds, so at most as many records; None: its leaders do
+    not say."""
 
     topic: str
     partitions: int
     replication: int
     leaderless: tuple[int, ...]
     under_replicated: tuple[int, ...]
-    records: int
+    records: int | None
     configs: Mapping[str, str]
 
 
@@ -102,11 +104,11 @@ def _topic_rows(admin: Admin, cluster: Cluster, names: Sequence[str], *, with_in
         for number, at in topic.replicas.items()
         if at.leader is not None
     ]
-    ends, starts = admin.list_offsets(led, Position.LATEST), admin.list_offsets(led, Position.EARLIEST)
+    held = _held(admin, led)
     configs = admin.describe_configs([topic.name for topic in described])
     rows = []
     for topic in described:
-        held = [_held(starts[at], ends[at]) for at in led if at.topic == topic.name]
+        here = [held.get(at) for at in led if at.topic == topic.name]
         found = configs[topic.name]
         rows.append(
             TopicRow(
@@ -115,15 +117,32 @@ def _topic_rows(admin: Admin, cluster: Cluster, names: Sequence[str], *, with_in
                 max((len(at.replicas) for at in topic.replicas.values()), default=0),
                 tuple(number for number, at in topic.replicas.items() if at.leader is None),
                 tuple(number for number, at in topic.replicas.items() if len(at.in_sync) < len(at.replicas)),
-                sum(held),
+                None if None in here else sum(number or 0 for number in here),
                 {} if isinstance(found, Failure) else {name: found[name] for name in _SHOWN_CONFIGS if name in found},
             )
         )
     return rows
 
 
-def _held(start: int | Failure | None, end: int | Failure | None) -> int:
-    return end - start if isinstance(start, int) and isinstance(end, int) else 0
+def _held(admin: Admin, partitions: Sequence[KafkaTopicPartition]) -> dict[KafkaTopicPartition, int]:
+    """How many offsets each holds, as far as leaders say."""
+    try:
+        ends, starts = (
+            admin.list_offsets(partitions, Position.LATEST),
+            admin.list_offsets(partitions, Position.EARLIEST),
+        )
+    except ClientError as error:
+        # A leader that is away, and is still thought to be there. What is known of the topics matters all the more.
+        click.echo(f"warning: the numbers of records are not known: {error}", err=True)
+        return {}
+    found = {}
+    for partition in partitions:
+        match starts[partition], ends[partition]:
+            case int(start), int(end):
+                found[partition] = end - start
+            case _:  # not for this principal
+                continue
+    return found
 
 
 def _described(admin: Admin, cluster: Cluster, names: Sequence[str], *, with_internal: bool) -> list[TopicDescription]:

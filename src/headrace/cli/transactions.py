@@ -28,6 +28,12 @@ _MAX_SETTING: Final = "transaction.max.timeout.ms"
 _DEFAULT_MAX_MS: Final = 900_000
 _OWN: Final = re.compile(r".+-[0-9a-f]{8}-[0-9]+", re.S)
 """Every transactional id of Headrace ends with the region and its lane."""
+_AT_RISK: Final = (
+    "Aborted, its records are never seen by read_committed readers. If the job is running, it is shut out and recovers "
+    "by its restart strategy: it produces them again from its last checkpoint, and nothing is lost or repeated. If it "
+    "never runs again, nobody produces them again."
+)
+_AT_RISK_HANGING: Final = "No coordinator knows of it, so nobody could commit it: aborted, it loses nothing."
 _FREED_WITHIN_S: Final = 10.0
 _AGAIN_S: Final = 0.1
 
@@ -180,11 +186,7 @@ def _abort(cluster: Cluster, admin: Admin, transactions: TransactionAdmin, trans
     click.echo(f"{transactional_id}: {one.state}{since}")
     for blocked in one.blocks:
         click.echo(f"  {blocked}")
-    click.echo(
-        "Aborted, its records are never seen by read_committed readers. If the job is running, it is shut out and "
-        "recovers by its restart strategy: it produces them again from its last checkpoint, and nothing is lost or "
-        "repeated. If it never runs again, nobody produces them again"
-    )
+    click.echo(_AT_RISK_HANGING if one.state == HANGING else _AT_RISK)
     if not yes:
         click.confirm("Abort it?", abort=True)
     if one.state == HANGING:
