@@ -53,6 +53,7 @@ def test_a_live_jobs_transaction_is_found_and_aborted_and_nothing_is_lost(make_j
     # Only the abort can end its transaction.
     job = make_job("--delay-ms", "4", "--interval", "600000", per_partition=1000)
     run = job.start()
+    run.wait_for_log("starts from the beginning")
     run.wait_for(job.output.open_partitions, "results are written")
 
     [one] = own_transactions(job)
@@ -83,6 +84,7 @@ def test_a_live_jobs_transaction_is_found_and_aborted_and_nothing_is_lost(make_j
 def test_what_a_killed_job_has_left_open_is_aborted_and_the_next_start_goes_on(make_job: Callable[..., Job]) -> None:
     job = make_job("--interval", "600000", per_partition=200)
     run = job.start()
+    run.wait_for_log("starts from the beginning")
     run.wait_for(job.output.open_partitions, "results are written")
     run.kill()
     [one] = own_transactions(job)
@@ -94,29 +96,8 @@ def test_what_a_killed_job_has_left_open_is_aborted_and_the_next_start_goes_on(m
     job.check()
 
 
-def test_offsets_show_the_checkpoint_beside_the_groups_commit_and_the_end(make_job: Callable[..., Job]) -> None:
-    job = make_job("--interval", "50", per_partition=100)
-    run = job.start()
-    job.catch_up(run)
-    run.wait_for(lambda: all(row["committed"] == 100 for row in objects(job, "offsets")), "progress is reported")
-    run.stop()
-    job.input.produce(20)
-
-    rows = objects(job, "offsets")
-
-    assert [row["partition"] for row in rows] == list(range(job.input.partitions))
-    for row in rows:
-        assert (row["topic"], row["group"], row["member"]) == (job.input.topic, f"{job.prefix}-progress", None)
-        assert (row["checkpoint"], row["committed"], row["end"], row["lag"]) == (100, 100, 120, 20)
-    shown = asked(job, "offsets", "--checkpoints", str(job.folder / "state"))
-    assert shown.stdout.splitlines()[1].split() == [job.input.topic, "0", "100", "-", "120", "20"]
-    assert "job 'counting'" in shown.stderr
-    job.finish()
-    job.check()
-
-
 @pytest.mark.parametrize(("point", "is_committed"), [("checkpoint.prepared", False), ("commit.after", True)])
-def test_the_markers_decide_from_which_checkpoint_offsets_are_shown(
+def test_offsets_show_the_checkpoint_that_the_markers_prove_beside_the_groups_commit_and_the_end(
     make_job: Callable[..., Job], point: str, is_committed: bool
 ) -> None:
     job = make_job(per_partition=50)
@@ -127,8 +108,16 @@ def test_the_markers_decide_from_which_checkpoint_offsets_are_shown(
     newest = positions(job.manifests()[-1])
     assert sum(newest.values()) > 50 * job.input.partitions
 
-    found = {row["partition"]: row["checkpoint"] for row in objects(job, "offsets")}
+    rows = objects(job, "offsets")
 
-    assert found == (newest if is_committed else dict.fromkeys(newest, 50))
+    expected = newest if is_committed else dict.fromkeys(newest, 50)
+    assert {row["partition"]: row["checkpoint"] for row in rows} == expected
+    for row in rows:
+        assert (row["topic"], row["group"], row["member"]) == (job.input.topic, f"{job.prefix}-progress", None)
+        # What the group was told last is from the checkpoint before.
+        assert (row["committed"], row["end"], row["lag"]) == (50, 100, 100 - row["checkpoint"])
+    shown = asked(job, "offsets", "--checkpoints", str(job.folder / "state"))
+    first = str(expected[0])
+    assert shown.stdout.splitlines()[1].split() == [job.input.topic, "0", first, "-", "100", str(100 - int(first))]
     job.finish()
     job.check()

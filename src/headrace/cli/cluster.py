@@ -224,9 +224,12 @@ def _properties_of(context: click.Context, option: click.Parameter, values: Sequ
 
 def _clusters_of(job: str) -> list[Cluster]:
     try:
-        program, *arguments = shlex.split(job)
+        words = shlex.split(job)
     except ValueError as error:
         raise ConfigError(f"--job {job!r} cannot be read: {error}; it is a program and its arguments") from None
+    if not words:
+        raise ConfigError("--job is empty, and names no program")
+    program, *arguments = words
     if not Path(program).is_file():
         raise ConfigError(f"--job: there is no program {program!r}; it is a program and its arguments, in one word")
     # What the program prints must not come between this command's own lines.
