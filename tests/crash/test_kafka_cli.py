@@ -51,7 +51,7 @@ def own_transactions(job: Job) -> list[dict[str, Any]]:
 
 def test_a_live_jobs_transaction_is_found_and_aborted_and_nothing_is_lost(make_job: Callable[..., Job]) -> None:
     # Only the abort can end its transaction.
-    job = make_job("--delay-ms", "4", "--interval", "600000", per_partition=1000)
+    job = make_job("--interval", "600000", per_partition=200)
     run = job.start()
     run.wait_for_log("starts from the beginning")
     run.wait_for(job.output.open_partitions, "results are written")
@@ -73,11 +73,12 @@ def test_a_live_jobs_transaction_is_found_and_aborted_and_nothing_is_lost(make_j
 
     assert kafka(job, "transactions", "--abort", name, "--yes").endswith(f"{name}: aborted\n")
 
-    # It was shut out, and says so when it writes again; then it does its work from the beginning.
+    # It was shut out, and notices when it writes again; then it does its work from the beginning.
+    job.input.produce(50)
     run.wait_for_log("another producer took the transactional id over")
     run.wait_for_log("resumes from")
     run.stop(signal.SIGTERM)
-    job.finish("--interval", "50", "--delay-ms", "0")
+    job.finish("--interval", "50")
     job.check()
 
 
