@@ -92,7 +92,7 @@ class Page:
             case ["headrace", "run", *_]:
                 self._run_until_it_works(words)
             case ["headrace", *_]:
-                self._call([sys.executable, "-m", *words])
+                self._call([sys.executable, "-m", *map(self._here, words)])
             case _:
                 pytest.fail(f"nobody knows how to run {line!r}")
 

@@ -150,6 +150,12 @@ def shared_prefix(sinks: Sequence[tuple[str, str]]) -> str:
     return chosen
 
 
+def transactional_id_of(sinks: Sequence[KafkaSink], job: str, region: str) -> str:
+    """The transactional id under which all of a region's `sinks` write."""
+    prefix = shared_prefix([(_named(sink), sink.transactional_id_prefix or "") for sink in sinks])
+    return f"{prefix}-{job}-{region}"
+
+
 @dataclass(frozen=True, slots=True)
 class MarkerPlace:
     """Where a region's marker is kept."""
@@ -177,8 +183,7 @@ def names_of(
     same.
     """
     properties = merged_properties(sinks)
-    prefix = shared_prefix([(_named(sink), sink.transactional_id_prefix or "") for sink in sinks])
-    transactional_id = f"{prefix}-{context.job_name}-{context.region}"
+    transactional_id = transactional_id_of(sinks, context.job_name, context.region)
     topic = properties.get("headrace.marker.topic") or _marker_topic(sinks, sources, is_beside)
     given = properties.get("headrace.marker.group")
     # Regions of one job may name the same group, and must not have the same place.
