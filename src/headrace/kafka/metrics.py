@@ -26,6 +26,9 @@ _INTERVAL_MS: Final = "1000"
 CONSUMER: Final[Groups] = (("KafkaSourceReader", None), ("KafkaConsumer", None))
 PRODUCER: Final[Groups] = (("KafkaProducer", None),)
 
+_WAITED, _ANSWERED = "int_latency", "rtt"
+"""A record's wait in the producer's queue, and a request's for its answer."""
+
 _TOTALS: Final = {
     "request-total": "tx",
     "response-total": "rx",
@@ -40,33 +43,31 @@ _NO_METRICS: Final = frozenset({"ts", "time", "nodeid", "partition", "broker", "
 
 
 class Statistics:
-    """What a client has said of itself last. It is read when somebody asks."""
+    """What a client has said of itself last."""
 
     def __init__(self) -> None:
-        self._text: str | None = None
-        self._found: Mapping[str, Any] = {}
-        self._send_ms = -1.0
+        self.found: Mapping[str, Any] = {}
+        self._averages_ms: dict[str, float] = {}
 
     def hear(self, text: str) -> None:
         """Takes the client's JSON text."""
         log_statistics(text)
-        self._text = text
+        self.found = json.loads(text)
+        for name in (_WAITED, _ANSWERED):
+            windows = [broker.get(name) or {} for broker in _parts(self.found, "brokers").values()]
+            if count := sum(each.get("cnt", 0) for each in windows):
+                total_us = sum(each.get("avg", 0) * each.get("cnt", 0) for each in windows)
+                self._averages_ms[name] = total_us / count / 1000
 
-    @property
-    def found(self) -> Mapping[str, Any]:
-        """What it holds; nothing before the first."""
-        if self._text is not None:
-            self._text, self._found = None, json.loads(self._text)
-        return self._found
+    def average_ms(self, name: str) -> float | None:
+        """A time, over all brokers, when there was one last; None: there was none yet."""
+        return self._averages_ms.get(name)
 
     @property
     def send_ms(self) -> float:
-        """How long a record has waited in the queue and for an answer, on average, when there were any last; -1: there
-        were none yet."""
-        waited, answered = _average_ms(self.found, "int_latency"), _average_ms(self.found, "rtt")
-        if waited is not None and answered is not None:
-            self._send_ms = waited + answered
-        return self._send_ms
+        """How long a record waits before it is sent, and then for its answer; -1: there was none yet."""
+        waited, answered = self.average_ms(_WAITED), self.average_ms(_ANSWERED)
+        return -1 if waited is None or answered is None else waited + answered
 
 
 def with_statistics(settings: Settings, *, is_reported: bool) -> Settings:
@@ -79,18 +80,18 @@ def forwards(properties: Mapping[str, str], switch: str) -> bool:
     return read_bool(properties, switch, True) and not read_bool(properties, "flink.disable-metrics", False)
 
 
-def consumer_rows(found: Mapping[str, Any]) -> Iterator[Row]:
+def consumer_rows(statistics: Statistics) -> Iterator[Row]:
     """A consumer's own metrics."""
-    yield from _client_rows(found, CONSUMER, _TOTALS | _OF_CONSUMER)
-    yield from _known("fetch-latency-avg", _average_ms(found, "rtt"), CONSUMER)
+    yield from _client_rows(statistics.found, CONSUMER, _TOTALS | _OF_CONSUMER)
+    yield from _known("fetch-latency-avg", statistics.average_ms(_ANSWERED), CONSUMER)
 
 
-def producer_rows(found: Mapping[str, Any]) -> Iterator[Row]:
+def producer_rows(statistics: Statistics) -> Iterator[Row]:
     """A producer's own metrics."""
-    yield from _client_rows(found, PRODUCER, _TOTALS | _OF_PRODUCER)
-    yield from _known("request-latency-avg", _average_ms(found, "rtt"), PRODUCER)
-    yield from _known("record-queue-time-avg", _average_ms(found, "int_latency"), PRODUCER)
-    brokers = _parts(found, "brokers").values()
+    yield from _client_rows(statistics.found, PRODUCER, _TOTALS | _OF_PRODUCER)
+    yield from _known("request-latency-avg", statistics.average_ms(_ANSWERED), PRODUCER)
+    yield from _known("record-queue-time-avg", statistics.average_ms(_WAITED), PRODUCER)
+    brokers = _parts(statistics.found, "brokers").values()
     if brokers:
         yield Row("record-retry-total", sum(broker.get("txretries", 0) for broker in brokers), PRODUCER)
         yield Row("requests-in-flight", sum(broker.get("waitresp_cnt", 0) for broker in brokers), PRODUCER)
@@ -127,9 +128,11 @@ def _client_rows(found: Mapping[str, Any], groups: Groups, totals: Mapping[str, 
 def _numbers(part: Mapping[str, Any], groups: Groups) -> Iterator[Row]:
     """All numbers of one part; what is below zero is not known. Of times, in µs, the average and a percentile."""
     for name, value in part.items():
-        if isinstance(value, dict) and value.get("cnt") and "avg" in value:
-            yield Row(f"{name}_avg", value["avg"], groups)
-            yield Row(f"{name}_p99", value.get("p99", value["avg"]), groups)
+        if isinstance(value, dict):
+            # Otherwise nothing happened, or it is no window of times, whatever a topic is called.
+            if isinstance(count := value.get("cnt"), int) and count:
+                yield Row(f"{name}_avg", value["avg"], groups)
+                yield Row(f"{name}_p99", value["p99"], groups)
         elif isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and name not in _NO_METRICS:
             yield Row(name, value, groups)
 
@@ -140,13 +143,6 @@ def _parts(found: Mapping[str, Any], name: str) -> Mapping[str, Mapping[str, Any
 
 def _known(name: str, value: float | None, groups: Groups) -> Iterable[Row]:
     return () if value is None else (Row(name, value, groups),)
-
-
-def _average_ms(found: Mapping[str, Any], window: str) -> float | None:
-    """Over all brokers; None: nothing happened since the statistics before."""
-    windows = [broker.get(window) or {} for broker in _parts(found, "brokers").values()]
-    count = sum(each.get("cnt", 0) for each in windows)
-    return sum(each.get("avg", 0) * each.get("cnt", 0) for each in windows) / count / 1000 if count else None
 
 
 class AskedEnds:

@@ -451,7 +451,7 @@ class KafkaReader(SourceReader):
                 yield Row("records-lag", lag, at_partition(CONSUMER, at.topic, at.partition))
             if known:
                 yield Row("records-lag-max", max(known.values()), CONSUMER)
-            yield from consumer_rows(found)
+            yield from consumer_rows(self._statistics)
 
     def notify_checkpoint_complete(self, splits: Sequence[Split]) -> None:
         if not self._commits:

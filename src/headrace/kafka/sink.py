@@ -406,7 +406,7 @@ def writer_rows(sink: KafkaSink, statistics: Statistics, errors: int) -> Iterato
     yield Row("numBytesOut", size)
     yield Row("numBytesSend", size)
     if forwards(dict(sink.properties), "register.producer.metrics"):
-        yield from producer_rows(statistics.found)
+        yield from producer_rows(statistics)
 
 
 class Outgoing(Protocol):

@@ -81,6 +81,7 @@ def client_config(
     reports: HeardReports,
     token: TokenSource | None = None,
     on_statistics: OnStatistics | None = None,
+    /,
     **more: Any,
 ) -> dict[str, Any]:
     """What a client is made with, so that everything it has to say comes to `reports`."""
