@@ -39,7 +39,7 @@ def metric_name(sample: Sample) -> str:
     'flink_taskmanager_job_task_operator_KafkaSourceReader_topic_records_lag'
     """
     parts = ("flink", sample.scope.of, *(name for name, _ in sample.scope.groups), sample.name)
-    return re.sub("[^a-zA-Z0-9:_]", "_", "_".join(parts))
+    return re.sub("[^a-zA-Z0-9_]", "_", "_".join(parts))
 
 
 def labels(scope: Scope) -> dict[str, str]:
@@ -80,7 +80,7 @@ class Endpoint:
                 "pip install 'headrace[metrics]'"
             ) from None
         registry = CollectorRegistry()
-        registry.register(_Collector(samples, of_all))
+        registry.register(Collector(samples, of_all))
         self._server = _listen(host, ports, make_wsgi_app(registry))
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self._server.server_port}/metrics"
         self._thread = threading.Thread(
@@ -95,7 +95,7 @@ class Endpoint:
         self._thread.join()
 
 
-class _Collector:
+class Collector:
     """What the library asks for metrics."""
 
     def __init__(self, samples: Callable[[], Iterable[Sample]], of_all: Mapping[str, str]) -> None:
