@@ -345,8 +345,7 @@ class Job(JobClient):
                 return
             except Exception as raised:  # noqa: BLE001 - whatever it is, it decides what follows
                 error = raised.error if isinstance(raised, LaneFailed) else raised
-                # What it failed with is counted, and shown until the next attempt has something to show.
-                self._keep_samples(link)
+                self._keep_last_samples(link)
                 pause_s = self._pause_after(error, coordinator)
                 if self._savepoint is not None and self._savepoint.result.running():
                     self._settle_savepoint(None, StateError(f"the savepoint failed with the job: {error}"))
@@ -529,6 +528,13 @@ class Job(JobClient):
     def _keep_samples(self, link: Link) -> None:
         if self._settings.reporter is not None:
             self._samples = link.samples()
+
+    def _keep_last_samples(self, link: Link) -> None:
+        """What an attempt failed with is counted, and shown until the next has something to show."""
+        try:
+            self._keep_samples(link)
+        except Exception as error:  # noqa: BLE001 - what the attempt has failed with matters more
+            log.debug("the last metrics of an attempt are not known: %s", error)
 
     @contextlib.contextmanager
     def _shown(self, reporter: Reporter) -> Iterator[None]:

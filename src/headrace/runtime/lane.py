@@ -38,7 +38,7 @@ from headrace.errors import ConfigError, ExternalError, HeadraceError, RemoteTra
 from headrace.plan.graph import Plan
 from headrace.runtime.collecting import with_collected
 from headrace.runtime.link import LaneMetrics, LaneProgress
-from headrace.runtime.messages import Close, Failed, ToCoordinator
+from headrace.runtime.messages import Close, Failed, InputEnded, ToCoordinator
 from headrace.runtime.settings import Settings
 from headrace.runtime.worker import Worker
 
@@ -150,8 +150,9 @@ def _serve(worker: Worker, channel: _Channel, lane: int, *, is_reported: bool) -
         if (worker.outbox or now >= next_progress) and not isinstance(said, Close):
             next_progress = now + _PROGRESS_S
             channel.say(LaneProgress(worker.records_in, worker.records_out, worker.lag))
-        # One that waits may do so for long, and shows where it stands.
-        if is_reported and (now >= next_metrics or not worker.is_running) and not isinstance(said, Close):
+        # Behind its last word a worker may wait for long, and so it says what it has done by then.
+        is_last_word = any(isinstance(message, Failed | InputEnded) for message in worker.outbox)
+        if is_reported and (now >= next_metrics or is_last_word) and not isinstance(said, Close):
             next_metrics = now + _METRICS_S
             channel.say(LaneMetrics(worker.samples()))
         for message in worker.outbox:

@@ -152,6 +152,7 @@ class Worker:
         self._next_watermarks = 0.0
         self._next_alignment = 0.0
         self._turn = 0
+        self._is_open = False
         self._is_running = False
         self._has_ended = False
         self._additions = 0
@@ -176,7 +177,7 @@ class Worker:
 
     def samples(self) -> tuple[Sample, ...]:
         """The metrics of all operators; none before they are open."""
-        return self._meters.samples() if self._pipelines else ()
+        return self._meters.samples() if self._is_open else ()
 
     @property
     def is_running(self) -> bool:
@@ -349,6 +350,7 @@ class Worker:
                 pipeline.add_splits(self._decode_splits(n, snapshot.splits.values()))
             if (alignment := pipeline.alignment) is not None:
                 self._aligned.append((alignment, pipeline))
+        self._is_open = True
         self.outbox.append(Deployed())
 
     def _open(self, node: Node, snapshot: OperatorSnapshot | None) -> Calls:

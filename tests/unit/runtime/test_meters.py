@@ -19,6 +19,7 @@ from tests.unit.runtime.test_loop import calls_of, interpret, plans, run_loop
 
 from headrace.common import WatermarkStrategy
 from headrace.connector import ErrorPolicy
+from headrace.connector.builtin import PrintSink
 from headrace.plan.graph import Filter, Map, Plan, WriteSink
 from headrace.runtime.job import Job, run_job
 from headrace.runtime.link import LocalLink
@@ -54,7 +55,7 @@ def running(
     caplog.set_level("INFO", logger="headrace")
     job = Job(plan, with_folder(folder, **SHOWN | options))
     job.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
 
     def until(wanted: Callable[[str], object]) -> str:
         while True:
@@ -105,6 +106,23 @@ def test_what_an_attempt_failed_with_is_shown_until_the_next_has_something_to_sh
     assert values(page, f"{OPERATOR}numRecordsIn", operator_name="numbers") != []
     assert values(page, "jobmanager_job_uptime") == [0]
     assert values(page, "jobmanager_job_numberOfInProgressCheckpoints") == [0]
+    job.cancel().result()
+
+
+def test_lanes_are_told_apart_by_their_subtask_and_one_that_starts_again_counts_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nothing = Filter(lambda x: False)
+    plan = job_of(Numbers(splits=("a", "b", "c", "d")), Map(failing_once(tmp_path, 2_000)), nothing, sink=PrintSink())
+    restart = {"restart__strategy_type": "fixed-delay", "restart__strategy_fixed__delay_delay": "1 ms"}
+    job, until = running(plan, tmp_path, caplog, parallelism_default=2, **restart)
+
+    def read(page: str) -> list[float]:
+        return [sum(values(page, f"{OPERATOR}numRecordsIn", operator_name="map", subtask_index=i)) for i in "01"]
+
+    page = until(lambda page: values(page, "jobmanager_job_numRestarts") == [1] and min(read(page)) > 2_000)
+    assert values(page, f"{OPERATOR}numRecordsOut", operator_name="map") == read(page)
+    assert values(page, f"{OPERATOR}numRecordsOut", operator_name="filter") == [0, 0]
     job.cancel().result()
 
 
