@@ -29,7 +29,7 @@ from headrace.broker.dev_broker import KAFKA_VERSIONS, DevBroker
 from headrace.errors import HeadraceError
 
 import report
-from contestants import JAVA_SINK, JAVA_SOURCE, JOBS, LANES, OURS, Name, title
+from contestants import JAVA_SINK, JAVA_SOURCE, JOBS, LANES, METRICS, OURS, Name, title
 from measure import Bench
 from peers import FLINK_VERSION, Peers, prepare
 from records import Encoding
@@ -50,10 +50,12 @@ def say(what: str) -> None:
 
 
 def contestants(row: str, peers: Peers | None) -> list[Name]:
-    """Who takes part in a row: lanes against each other; Flink where a goal names it, and where it is told what it
-    takes to start and answer."""
+    """Who takes part in a row: lanes against each other, and so with and without metrics; Flink where a goal names it,
+    and where it is told what it takes to start and answer."""
     if row in ("lanes", "heavy"):
         return list(LANES)
+    if row == "metrics":
+        return list(METRICS)
     with_flink = peers is not None and row in ("map-eos", "keyed", "first", "latency")
     return [*OURS, "loop", "flink", "pyflink"] if with_flink else [*OURS, "loop"]
 
@@ -116,7 +118,7 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
                     results.throughput.setdefault(row, {}).setdefault(name, []).append(run)
                     say(f"{at}{run.records_s:9,.0f} records/s, {run.cpu_us:.2f} µs CPU each")
     # In the order of the lists, not of the last round.
-    order: tuple[Name, ...] = (*OURS, "loop", "flink", "pyflink", *LANES)
+    order: tuple[Name, ...] = (*OURS, "loop", "flink", "pyflink", *LANES, *METRICS)
     for row in results.throughput:
         results.throughput[row] = {n: results.throughput[row][n] for n in order if n in results.throughput[row]}
 
@@ -167,7 +169,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--records", type=int, help="in each run (default 1,000,000; 2,000,000 with peers)")
     parser.add_argument("--rounds", type=int, help="default 5; 3 with peers")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
-    parser.add_argument("--contestants", nargs="+", choices=(*OURS, "loop", "flink", "pyflink", *LANES), metavar="NAME")
+    names = (*OURS, "loop", "flink", "pyflink", *LANES, *METRICS)
+    parser.add_argument("--contestants", nargs="+", choices=names, metavar="NAME")
     parser.add_argument("--latency-seconds", type=float, help="of load at 100 records/s, each run (default 10)")
     parser.add_argument("--quick", action="store_true", help="100,000 records, one round")
     parser.add_argument("--memory", action="store_true", help="only Headrace's memory, over a long run")

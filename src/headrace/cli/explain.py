@@ -94,6 +94,8 @@ def _default(option: ConfigOption[Any]) -> str:
             return f"`{str(option.default).lower()}`"
         case dict():
             return "empty"
+        case tuple():
+            return f"`{', '.join(map(str, option.default))}`"
         case options.UNLIMITED:
             return "`inf`"
         case int() if option.type is DURATION:

@@ -14,7 +14,6 @@ from headrace.cli.run import with_state_folder
 from headrace.common.configuration import Configuration
 from headrace.plan.graph import Plan
 
-
 _NOTHING = contextlib.nullcontext()
 
 

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, TypeAlias
 from headrace.common.serialization import SerializationSchema, Serializer, serializer_of
 from headrace.errors import ConfigError, DataError
 from headrace.kafka.client.protocol import Headers
+from headrace.metrics.metricbase import MetricGroup
+from headrace.metrics.registry import unreported
 
 
 class KafkaProducerRecord(NamedTuple):
@@ -39,6 +41,11 @@ class KafkaSinkContext:
     subtask: int
     parallelism: int
     look_up: Callable[[str], Sequence[int]] = field(repr=False)
+    metrics: MetricGroup = field(default_factory=unreported, compare=False, repr=False)
+
+    def get_metric_group(self) -> MetricGroup:
+        """Where a schema may have metrics of its own."""
+        return self.metrics
 
     def get_parallel_instance_id(self) -> int:
         """The subtask, from 0 on."""

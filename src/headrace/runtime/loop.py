@@ -72,7 +72,8 @@ class Calls:
     context. `generator` keeps the highest timestamp for `AssignTimestamps` (a source has one per split: here it only
     says that the loop has to keep it), and, with `is_shown`, is shown every element; `extract` is a timestamp assigner.
     A deserializer that `gives_many` returns an iterable, or None; if it `skips`, None for a value is no element. A
-    serializer that `takes_time` is given the element's timestamp too.
+    serializer that `takes_time` is given the element's timestamp too. `tally` is there where the number of elements
+    that come out has to be counted one by one.
     """
 
     call: Callable[..., Any] | None = None
@@ -86,6 +87,7 @@ class Calls:
     skips: bool = False
     takes_time: bool = False
     is_shown: bool = False
+    tally: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,7 @@ class _Writer:
     def _read(self, n: int, expression: str, depth: int) -> None:
         """What becomes of an element of the source."""
         own, time = self.calls[n], "t"
+        self._tally(n, depth)
         if own.generator is not None:
             expression = self._named(n, expression, depth)
             time = self._assign_time(n, own, expression, "t", "w", depth)
@@ -224,6 +227,11 @@ class _Writer:
     def _bind(self, name: str, value: Any) -> str:
         self.bindings[name] = value
         return name
+
+    def _tally(self, n: int, depth: int) -> None:
+        """Count an element that comes out of a node, if it has to be: 20 ns."""
+        if (tally := self.calls[n].tally) is not None:
+            self._put(depth, f"{self._bind(f'n{n}', tally)}[0] += 1")
 
     def _named(self, n: int, expression: str, depth: int) -> str:
         """The element as a variable, so that it can be used twice."""
@@ -272,6 +280,7 @@ class _Writer:
         function = "" if own.call is None else self._bind(f"f{n}", own.call)
 
         def hand_on(element: str, depth: int) -> None:
+            self._tally(n, depth)
             self._consumers(n, element, time, depth)
 
         match node.operator:
