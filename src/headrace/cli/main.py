@@ -36,6 +36,7 @@ _SUBCOMMANDS = {
     "explain": _Subcommand("explain", "Print a job's plan."),
     "checkpoints": _Subcommand("checkpoints", "List and show a job's checkpoints."),
     "savepoint": _Subcommand("checkpoints", "Have a running job write a savepoint."),
+    "dlq": _Subcommand("dlq", "List, show and replay dead letters."),
     "broker": _Subcommand("broker", "Run Apache Kafka on this machine, for development."),
     "demo": _Subcommand("demo", "Show exactly once: a job that is killed, and an independent count."),
 }
