@@ -12,12 +12,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
-from tests.kafka.jobs import TIMEOUT_S
+from confluent_kafka.admin import AdminClient
+from tests.kafka.jobs import TIMEOUT_S, environment
+from tests.kafka.test_source import recreate
+from tests.processes import wait_until
 
 from headrace.broker import DevBroker
 from headrace.cli.main import main
-from headrace.connector import DeadLetter, OriginalRecord, Stage
-from headrace.kafka import DeadLetterSerializationSchema
+from headrace.common import WatermarkStrategy
+from headrace.connector import DeadLetter, DeliveryGuarantee, OriginalRecord, Stage
+from headrace.datastream import ErrorPolicy
+from headrace.kafka import DeadLetterSerializationSchema, KafkaSink, KafkaSource
 from headrace.kafka.dead_letters import REPLAYS
 
 FAILED_AT = 1_767_268_800_000
@@ -66,6 +71,18 @@ class Letters:
         result = CliRunner().invoke(main, whole)
         assert result.exit_code == status, result.output + repr(result.exception)
         return result
+
+    def sink(self) -> KafkaSink:
+        """Where a job writes them."""
+        builder = KafkaSink.builder().set_bootstrap_servers(self.servers).set_transactional_id_prefix(self.topic)
+        builder.set_record_serializer(DeadLetterSerializationSchema(self.topic))
+        return builder.set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE).build()
+
+    def wait_for(self, count: int) -> list[Message]:
+        """The letters, once there are so many."""
+        return wait_until(
+            lambda: len(found := read_all(self.servers, self.topic)) >= count and found, f"{count} letters"
+        )  # type: ignore[no-any-return]
 
     def arrived(self, topic: str = "") -> list[Message]:
         """What a `read_committed` reader finds in the origin, or in another topic."""
@@ -279,3 +296,55 @@ def test_a_folder_that_was_lost_is_noticed(letters: Letters) -> None:
     assert "the folder was lost, or this is another folder" in result.stderr
     assert "--state-dir names the folder" in result.stderr
     assert "sent 1 letters" in letters.run("replay", "--again").stdout
+
+
+def test_letters_of_a_topic_that_was_created_again_were_not_sent(kafka: DevBroker, letters: Letters) -> None:
+    letters.write(letters.letter(1))
+    letters.run("replay")
+    admin = AdminClient({"bootstrap.servers": letters.servers, "log_level": 2})
+    recreate(admin, kafka, letters.topic)
+    letters.write(letters.letter(2))
+
+    assert "sent 1 letters" in letters.run("replay").stdout
+    assert values(letters.arrived()) == [b'{"price": 1}', b'{"price": 2}']
+
+
+def test_letters_that_fail_again_come_behind_the_end_of_their_replay_and_are_left_in_the_end(
+    kafka: DevBroker, letters: Letters, tmp_path: Path
+) -> None:
+    """The job that fails on the records goes on meanwhile, and writes to the topic that is replayed."""
+    count = 100
+    env = environment(tmp_path / "job", execution_checkpointing_interval="50 ms")
+    env.on_error(ErrorPolicy.dead_letter(letters.sink()))
+    builder = KafkaSource.builder().set_bootstrap_servers(letters.servers).set_topics(letters.origin)
+    source = builder.set_value_only_deserializer(json.loads).build()
+    prices = env.from_source(source, WatermarkStrategy.no_watermarks(), "prices")
+    prices.map(lambda price: price["no such field"]).name("parse").print()
+    slow = letters.folder / "slow.py"
+    slow.write_text("import time\ndef slowly(letter):\n    time.sleep(0.005)\n    return letter.record.value\n")
+    producer = Producer({"bootstrap.servers": letters.servers})
+    for number in range(count):
+        producer.produce(letters.origin, b'{"price": %d}' % number, partition=number % 2)
+    assert producer.flush(TIMEOUT_S) == 0
+
+    job = env.execute_async(f"fails-{letters.topic}")
+    try:
+        letters.wait_for(count)
+        first = letters.run("replay", "--map", f"{slow}:slowly").stdout
+        ended_at = time.time() * 1000
+        assert f"sent {count} letters" in first
+        again = letters.wait_for(2 * count)[count:]
+        # They came while the replay still ran.
+        assert min(int(dict(letter.headers())["headrace.error.time"]) for letter in again) < ended_at
+        for replayed in (1, 2, 3):
+            found = letters.wait_for((replayed + 1) * count)
+            assert {dict(letter.headers())[REPLAYS] for letter in found[-count:]} == {str(replayed).encode()}
+            if replayed < 3:
+                assert f"sent {count} letters" in letters.run("replay").stdout
+        last = letters.run("replay").stdout
+        assert "sent 0 letters" in last
+        assert f"left {count}: they failed again after --max-replays replays" in last
+    finally:
+        job.cancel().result()
+    assert len(read_all(letters.servers, letters.topic)) == 4 * count
+    assert len(letters.arrived()) == 4 * count

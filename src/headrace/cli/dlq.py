@@ -6,6 +6,8 @@ import contextlib
 import functools
 import json
 import logging
+import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +28,8 @@ from headrace.errors import ConfigError
 from headrace.kafka.dead_letters import replays
 
 _SHOWN_PLACES = 10
+_SAY_EACH_S = 5.0
+"""How often a replay says how far it is, where no terminal shows it."""
 
 
 @click.group()
@@ -280,8 +284,12 @@ def replay(
     order = Order(selection, to, max_replays, elements, None if repair is None else load_repair(repair))
     run = Replay(properties, topic, order, state_dir)
     tally = _Tally()
+    told_at = time.monotonic()
     for one in run.dry_run(again=again) if dry_run else run.run(again=again):
         tally.take(one)
+        if not sys.stderr.isatty() and time.monotonic() - told_at > _SAY_EACH_S:
+            told_at = time.monotonic()
+            click.echo(f"{tally.sent.total():,} letters so far", err=True)
     tally.report(topic, is_dry=dry_run)
     if run.was_stopped:
         click.echo("stopped before the end; start it again, and it goes on", err=True)

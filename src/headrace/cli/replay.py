@@ -56,7 +56,7 @@ _PREFIX = "headrace-dlq"
 _CHUNK = 1024
 """Letters whose bits are in one number: what a letter costs in memory is one bit, what an update costs is this many."""
 
-_INTERVAL_MS = 1_000
+_INTERVAL_MS = 200
 
 
 class Fate(Enum):
