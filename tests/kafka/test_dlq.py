@@ -18,6 +18,7 @@ from tests.kafka.test_source import recreate
 from tests.processes import wait_until
 
 from headrace.broker import DevBroker
+from headrace.checkpoint.storage import CheckpointFolder
 from headrace.cli.main import main
 from headrace.common import WatermarkStrategy
 from headrace.connector import DeadLetter, DeliveryGuarantee, OriginalRecord, Stage
@@ -213,6 +214,28 @@ def test_replay_sends_the_original_with_a_count_to_where_it_came_from(letters: L
     assert first.headers() == [("trace", b"1"), ("none", None), (REPLAYS, b"1")]
     assert first.timestamp()[1] == 1_700_000_000_000
     assert (second.value(), second.key(), second.headers()) == (None, None, [("x", b"\xff"), (REPLAYS, b"2")])
+
+
+def test_a_record_goes_to_the_partition_it_came_from_while_there_is_one(letters: Letters) -> None:
+    letters.write(*(letters.letter(n, partition=n) for n in (0, 1, 7)))
+
+    letters.run("replay")
+
+    placed = {message.value(): message.partition() for message in letters.arrived()}
+    assert placed.pop(b'{"price": 7}') in (0, 1)
+    assert placed == {b'{"price": 0}': 0, b'{"price": 1}': 1}
+
+
+def test_one_replay_at_a_time_works_in_a_folder(letters: Letters) -> None:
+    letters.write(letters.letter(1))
+    other = CheckpointFolder(letters.folder / "state", f"dlq-replay-{letters.topic}-turn")
+    other.lock()
+
+    refused = letters.run("replay", status=1)
+    other.release()
+
+    assert "is already running" in refused.stderr
+    assert "sent 1 letters" in letters.run("replay").stdout
 
 
 def test_a_letter_is_sent_once_by_whatever_runs(letters: Letters) -> None:
