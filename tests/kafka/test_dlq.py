@@ -238,6 +238,28 @@ def test_one_replay_at_a_time_works_in_a_folder(letters: Letters) -> None:
     assert "sent 1 letters" in letters.run("replay").stdout
 
 
+def test_properties_come_from_a_file_and_its_group_is_left_alone(letters: Letters) -> None:
+    letters.write(letters.letter(1))
+    config = letters.folder / "client.properties"
+    config.write_text(f"bootstrap.servers={letters.servers}\ngroup.id={letters.topic}\nenable.auto.commit = true\n")
+
+    whole = ["dlq", "replay", letters.topic, "--config", str(config), "-X", "client.rack=a"]
+    result = CliRunner().invoke(main, [*whole, "--state-dir", str(letters.folder / "state")])
+
+    assert result.exit_code == 0, result.output
+    assert "sent 1 letters" in result.stdout
+    consumer = Consumer({"bootstrap.servers": letters.servers, "group.id": letters.topic})
+    assert [place.offset for place in consumer.committed([TopicPartition(letters.topic, 0)], TIMEOUT_S)] == [-1001]
+    consumer.close()
+
+
+def test_a_command_without_brokers_is_a_wrong_command_line() -> None:
+    result = CliRunner().invoke(main, ["dlq", "list", "dead"])
+
+    assert result.exit_code == 2
+    assert "no brokers are named" in result.stderr
+
+
 def test_a_letter_is_sent_once_by_whatever_runs(letters: Letters) -> None:
     letters.write(letters.letter(1), letters.letter(2, operator="price"), letters.letter(3))
 

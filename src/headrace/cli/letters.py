@@ -21,6 +21,9 @@ from headrace.kafka import (
 )
 from headrace.kafka.dead_letters import read_dead_letter, replays
 
+_NOT_ITS_OWN = ("group.id", "enable.auto.commit", "commit.offsets.on.checkpoint", "auto.offset.reset")
+"""What a file of properties may say for another consumer: nothing is committed to its group here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -89,7 +92,8 @@ def letters_source(properties: Mapping[str, str], topic: str) -> KafkaSource:
     """All that a dead-letter topic holds now, as `Found`: what comes meanwhile is behind its end."""
     return (
         KafkaSource.builder()
-        .set_properties({**properties, "isolation.level": "read_committed"})
+        .set_properties({name: value for name, value in properties.items() if name not in _NOT_ITS_OWN})
+        .set_property("isolation.level", "read_committed")
         .set_topics(topic)
         .set_starting_offsets(KafkaOffsetsInitializer.earliest())
         .set_bounded(KafkaOffsetsInitializer.latest())
