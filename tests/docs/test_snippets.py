@@ -58,7 +58,7 @@ class Page:
                     self._python(snippet)
                 case "sh":
                     for line in snippet.text.splitlines():
-                        self._shell(line.partition("  #")[0].strip())
+                        self._shell(self._here(line.partition("  #")[0].strip()))
                 case other:
                     pytest.fail(f"line {snippet.line}: nobody knows how to run {other!r}")
 
@@ -88,7 +88,7 @@ class Page:
                 assert extra[1] in project["optional-dependencies"], line
             case ["headrace", "broker", *options]:
                 context = broker_command.make_context("broker", options)
-                create_topics(self._bootstrap, {self._here(t): n for t, n in context.params["topics"].items()})
+                create_topics(self._bootstrap, context.params["topics"])
             case ["headrace", "run", *_]:
                 self._run_until_it_works(words)
             case ["headrace", *_]:
