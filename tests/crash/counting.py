@@ -2,7 +2,8 @@
 
 Records are JSON, `{"id": "2-17", "key": "k3"}` in and `{"id": "2-17", "key": "k3", "count": 5}` out. With a `pad` in
 it, a record's result is that many bytes longer. With `--whole`, whole records are read and written: to one of two
-topics each, with a header, and to a partition of the job's choice.
+topics each, with a header, and to a partition of the job's choice. With `--dead-letters TOPIC`, records of three keys
+fail, in the source, in a function and in the sink, and go there as they were read.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from headrace.common import Configuration, SimpleStringSchema, Types, WatermarkStrategy
-from headrace.datastream import KeyedProcessFunction, RuntimeContext, StreamExecutionEnvironment
+from headrace.datastream import ErrorPolicy, KeyedProcessFunction, RuntimeContext, StreamExecutionEnvironment
 from headrace.datastream.connectors.kafka import (
+    DeadLetterSerializationSchema,
     DeliveryGuarantee,
     KafkaConsumerRecord,
     KafkaOffsetsInitializer,
@@ -99,6 +101,32 @@ def to_whole_records(topic: str) -> KafkaRecordSerializationSchema:
     return builder.set_value_serialization_schema(SimpleStringSchema()).set_partitioner(Last()).build()
 
 
+BAD_KEYS = {"k1": "source", "k2": "function", "k3": "sink"}
+
+
+class FailsAt(SimpleStringSchema):
+    """Fails on the records that are bad for this part of the job."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__()
+        self._key = next(f'"key": "{key}"' for key, at in BAD_KEYS.items() if at == part)
+
+    def deserialize(self, message: bytes | None) -> str | None:
+        return self.checked(super().deserialize(message))
+
+    def serialize(self, element: str) -> bytes | None:
+        return super().serialize(self.checked(element))
+
+    def checked_result(self, result: dict) -> dict:
+        self.checked(json.dumps(result))
+        return result
+
+    def checked(self, text: str) -> str:
+        if self._key in text:
+            raise ValueError(f"told to fail on {self._key}")
+        return text
+
+
 def main() -> None:
     """Describe the job and run it."""
     parser = argparse.ArgumentParser()
@@ -110,6 +138,7 @@ def main() -> None:
     parser.add_argument("--start", choices=("earliest", "latest"), default="earliest")
     parser.add_argument("--bounded", action="store_true")
     parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--dead-letters", default="")
     parser.add_argument("--interval", type=int, default=50)
     parser.add_argument("--delay-ms", type=float, default=0.0)
     parser.add_argument("--edit", choices=("nothing", "more", "less"), default="nothing")
@@ -144,6 +173,8 @@ def main() -> None:
     )
     if arguments.whole:
         source.set_deserializer(Texts())
+    if arguments.dead_letters:
+        source.set_value_only_deserializer(FailsAt("source"))
     for each in arguments.source_property:
         source.set_property(*each.split("=", 1))
     if arguments.bounded:
@@ -154,7 +185,7 @@ def main() -> None:
         .set_record_serializer(
             KafkaRecordSerializationSchema.builder()
             .set_topic(arguments.output)
-            .set_value_serialization_schema(SimpleStringSchema())
+            .set_value_serialization_schema(FailsAt("sink") if arguments.dead_letters else SimpleStringSchema())
             .build()
         )
         .set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE)
@@ -165,12 +196,24 @@ def main() -> None:
     for each in arguments.sink_property:
         sink.set_property(*each.split("=", 1))
 
+    if arguments.dead_letters:
+        dead_letters = (
+            KafkaSink.builder()
+            .set_bootstrap_servers(arguments.bootstrap)
+            .set_record_serializer(DeadLetterSerializationSchema(arguments.dead_letters))
+            .set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE)
+            .set_transactional_id_prefix(arguments.prefix)
+        )
+        env.on_error(ErrorPolicy.dead_letter(dead_letters.build()))
+
     stream = env.from_source(source.build(), WatermarkStrategy.no_watermarks(), "input").uid("input")
     records = stream.map(Work(arguments)).uid("work")
     if arguments.edit == "more":
         records = records.filter(lambda record: "id" in record).map(lambda record: record | {"edited": True})
     if arguments.edit != "less":
         records = records.key_by(lambda record: record["key"]).process(Count()).name("count").uid("count")
+    if arguments.dead_letters:
+        records = records.map(FailsAt("function").checked_result)
     records.map(to_text).uid("text").sink_to(sink.build()).uid("output")
 
     if not arguments.savepoints:

@@ -211,12 +211,15 @@ def tally(ids: Mapping[str, str], results: Iterable[Mapping[str, Any]]) -> Tally
     """Compare results with the input, `ids` → key."""
     came: Counter[str] = Counter()
     counts: dict[str, list[int]] = defaultdict(list)
+    uncounted = set()
     for result in results:
         came[result["id"]] += 1
         if "count" in result:
             counts[result["key"]].append(result["count"])
-    # A job that counts nothing has no state to be right or wrong.
-    expected = Counter(ids.values()) if counts else Counter[str]()
+        else:
+            uncounted.add(result["id"])
+    # A job that counts nothing has no state to be right or wrong; dead letters have no count.
+    expected = Counter(key for record, key in ids.items() if record not in uncounted) if counts else Counter[str]()
     return Tally(
         records=len(ids),
         lost=tuple(record for record in ids if record not in came),

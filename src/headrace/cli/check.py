@@ -21,8 +21,8 @@ from headrace.checkpoint.manifest import Manifest
 from headrace.checkpoint.marker import Marker
 from headrace.checkpoint.storage import CheckpointFolder, open_snapshot
 from headrace.cli.main import FAILED
-from headrace.cli.program import first_job
-from headrace.cli.run import settings_of, with_state_folder
+from headrace.cli.plan import first_job
+from headrace.cli.run import settings_of
 from headrace.common import options
 from headrace.common.configuration import Configuration
 from headrace.errors import ConfigError, HeadraceError, StateError
@@ -81,8 +81,8 @@ def check(
     if job is None:
         click.echo(f"error: {program} starts no job, so nothing was checked", err=True)
         sys.exit(FAILED)
-    plan, configuration = job[0], with_state_folder(job[1], program)
-    found, surveys = _check(plan, configuration)
+    plan = job.plan
+    found, surveys = _check(plan, job.configuration)
     found.sort(key=lambda finding: list(Severity).index(finding.severity))
     if as_json:
         click.echo(json.dumps(_as_json(plan.job_name, found, surveys), indent=1))

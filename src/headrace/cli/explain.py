@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from headrace.cli.program import first_job
-from headrace.cli.run import settings_of, with_state_folder
+from headrace.cli.plan import first_job
+from headrace.cli.run import settings_of
 from headrace.common import options
 from headrace.common.config_options import DURATION, ConfigOption
 from headrace.common.configuration import Configuration
@@ -64,14 +64,13 @@ def explain(
         click.echo(f"{program} starts no job", err=True)
         return
     # A plan that would be refused is shown all the same, and then what is wrong with it.
-    plan, configuration = job[0], with_state_folder(job[1], program)
-    refusal = None
+    plan, refusal = job.plan, None
     try:
-        plan = with_parallelism(plan, options.PARALLELISM.read(configuration))
+        plan = with_parallelism(plan, options.PARALLELISM.read(job.configuration))
     except NotSupportedError as error:
         refusal = error
     click.echo(explain_plan(plan))
-    for warning in check_plan(plan, read_settings(configuration)):
+    for warning in check_plan(plan, read_settings(job.configuration)):
         click.echo(f"warning: {warning}", err=True)
     if refusal is not None:
         raise refusal from None
@@ -95,6 +94,8 @@ def _default(option: ConfigOption[Any]) -> str:
             return f"`{str(option.default).lower()}`"
         case dict():
             return "empty"
+        case tuple():
+            return f"`{', '.join(map(str, option.default))}`"
         case options.UNLIMITED:
             return "`inf`"
         case int() if option.type is DURATION:

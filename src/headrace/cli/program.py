@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Never, TextIO
+from typing import TextIO
 
 import click
 
@@ -25,7 +25,6 @@ from headrace.cli.main import FAILED, INTERRUPTED, WRONG_SETTINGS
 from headrace.common.configuration import Configuration, launch_configuration
 from headrace.datastream.job import Engine, launch_engine
 from headrace.errors import ConfigError, DataError, HeadraceError, InternalError, RemoteTraceback, UserCodeError
-from headrace.plan.graph import Plan
 
 _NOTHING = contextlib.nullcontext()
 _OWN_CODE = str(Path(headrace.__file__).parent)
@@ -63,38 +62,6 @@ def run_program(
         if isinstance(error, ModuleNotFoundError) and error.name == "pyflink":
             click.echo("error: a PyFlink program runs here once `pyflink` in its imports is `headrace`", err=True)
         sys.exit(WRONG_SETTINGS if isinstance(error, ConfigError) else FAILED)
-
-
-class _Described(BaseException):
-    """Ends the program at its first job, with the job. No `Exception`, as programs catch those."""
-
-    def __init__(self, plan: Plan, configuration: Configuration) -> None:
-        super().__init__()
-        self.plan = plan
-        self.configuration = configuration
-
-
-class _Taker:
-    """Takes a job and ends the program."""
-
-    def run_job(self, plan: Plan, configuration: Configuration) -> Never:
-        raise _Described(plan, configuration)
-
-    start_job = run_job
-
-
-def first_job(
-    path: Path,
-    arguments: Sequence[str],
-    configuration: Configuration,
-    around: AbstractContextManager[object] = _NOTHING,
-) -> tuple[Plan, Configuration] | None:
-    """Run the program, as `run_program` does, up to where it would start its first job; None if it starts none."""
-    try:
-        run_program(path, arguments, configuration, _Taker(), around)
-    except _Described as job:
-        return job.plan, job.configuration
-    return None
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -277,8 +277,9 @@ def _as_json(plan: Plan, parallelism: int) -> str:
         row["parallelism"] = node.parallelism or parallelism
         if node.uid is not None:
             row["uid"] = node.uid
-        if node.inputs:
-            row["predecessors"] = [{"id": i + 1, "ship_strategy": strategy, "side": "second"} for i in node.inputs]
+        inputs = node.inputs or [other.id for other in plan if other.dead_letters == node.id]
+        if inputs:
+            row["predecessors"] = [{"id": i + 1, "ship_strategy": strategy, "side": "second"} for i in inputs]
         return row
 
     return json.dumps({"nodes": [entry(node) for node in plan]}, indent=2)

@@ -9,13 +9,14 @@
 | `deserialization` | whole records as they are read, and a program's schema for them |
 | `serialization` | `KafkaRecordSerializationSchema`, its builder, and whole records as they are written |
 | `dead_letters` | records that an operator failed on, as Kafka records |
+| `record_size` | a record that is too large is found before it is sent |
 | `sink` | `KafkaSink`, its builder and writers |
 | `legacy` | `FlinkKafkaConsumer` and `FlinkKafkaProducer`, made of the new ones |
 | `lineage` | which topics a source or a sink has to do with |
 | `topics` | topics that a sink writes exist before its first record |
 | `transaction` | a region's transaction and its marker |
 | `properties`, `properties_page` | one row per property of Kafka's Java client: what becomes of it; and as a page |
-| `jaas`, `secrets`, `presets` | logins: Java's lines, secrets by reference, properties of hosted Kafka |
+| `jaas`, `presets` | logins: Java's lines, properties of hosted Kafka |
 | `failures` | what a client's failures mean: the setting and the cure |
 | `client` | the client itself, behind a protocol |
 """

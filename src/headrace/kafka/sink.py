@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import Admin, ClientError, Producer, Settings
 from headrace.kafka.failures import error_of, undelivered
 from headrace.kafka.lineage import LineageVertex, kafka_datasets
+from headrace.kafka.metrics import Statistics, bytes_out, forwards, producer_rows, with_statistics
 from headrace.kafka.properties import (
     Role,
     masked,
@@ -32,6 +33,7 @@ from headrace.kafka.properties import (
     token_source,
     translate,
 )
+from headrace.kafka.record_size import check_size, largest_record, wire_size
 from headrace.kafka.serialization import (
     BuiltSchema,
     KafkaProducerRecord,
@@ -42,6 +44,7 @@ from headrace.kafka.serialization import (
 )
 from headrace.kafka.topics import TopicPartitions, require_topics
 from headrace.kafka.transaction import KafkaTransaction, create_transaction
+from headrace.metrics.registry import Row
 
 _LOG = logging.getLogger("headrace.kafka")
 
@@ -118,18 +121,25 @@ class KafkaSink(Sink):
         if self.delivery_guarantee is DeliveryGuarantee.EXACTLY_ONCE:
             if not isinstance(transaction, KafkaTransaction):
                 raise InternalError(f"an exactly-once Kafka sink was given {transaction!r} as its transaction")
-            return KafkaTransactionalWriter(outgoing(self, context, lambda: transaction.producer), transaction)
+            made = outgoing(self, context, lambda: transaction.producer, self._largest_record(context))
+            return KafkaTransactionalWriter(self, made, transaction)
+        statistics = Statistics()
         settings: Settings = {"client.id": f"{context.job_name}-{context.operator_name}-{context.subtask}"} | (
             self.client_settings()
         )
         try:
-            producer = default_client().producer(settings, token=token_source(dict(self.properties)))
+            producer = default_client().producer(
+                with_statistics(settings, is_reported=context.is_reported),
+                token=token_source(dict(self.properties)),
+                on_statistics=statistics.hear if context.is_reported else None,
+            )
         except ClientError as error:
             raise error_of("the Kafka sink could not be set up", error.failure, self.bootstrap_servers) from None
         try:
             # Meanwhile the producer connects.
             self._require_topic()
-            return KafkaWriter(self, outgoing(self, context, lambda: producer), producer)
+            made = outgoing(self, context, lambda: producer, self._largest_record(context))
+            return KafkaWriter(self, made, producer, statistics)
         except BaseException:
             producer.close()
             raise
@@ -146,6 +156,19 @@ class KafkaSink(Sink):
                 may_create=self.may_create_topics,
                 timeout_s=self.timeout_s,
             )
+        finally:
+            admin.close()
+
+    def _largest_record(self, context: WriterContext) -> int | None:
+        """How many bytes a record may have; None where nobody has to know before it is sent."""
+        if not context.checks_each:
+            return None
+        admin = self.create_admin()
+        try:
+            return largest_record(self.client_settings(), admin, self.topic)
+        except ClientError as error:
+            what = f"the settings of topic {self.topic!r} could not be read"
+            raise error_of(what, error.failure, self.bootstrap_servers) from None
         finally:
             admin.close()
 
@@ -266,6 +289,7 @@ class KafkaSinkBuilder:
                 "than all, or with more than 5 `max.in.flight.requests.per.connection`; take what sets these away"
             )
         token_source(properties)
+        forwards(properties, "register.producer.metrics")
         read_int(properties, "transaction.timeout.ms", 0)
         read_int(properties, "default.api.timeout.ms", 0)
         read_bool(properties, "allow.auto.create.topics", True)
@@ -280,9 +304,14 @@ class KafkaWriter(SinkWriter):
     passes_over_failures = False
     """For the legacy sink to set."""
 
-    def __init__(self, sink: KafkaSink, outgoing: Outgoing, producer: Producer) -> None:
+    def __init__(
+        self, sink: KafkaSink, outgoing: Outgoing, producer: Producer, statistics: Statistics | None = None
+    ) -> None:
         self.serialize, self.serializes_timestamp = outgoing.serialize, outgoing.serializes_timestamp
         self.outgoing = outgoing
+        self._sink = sink
+        self._statistics = statistics or Statistics()
+        self._errors = 0
         self._servers = sink.bootstrap_servers
         self._waits = sink.delivery_guarantee is DeliveryGuarantee.AT_LEAST_ONCE
         self._producer = producer
@@ -303,6 +332,7 @@ class KafkaWriter(SinkWriter):
         failures = self._producer.take_failures()
         if not failures:
             return
+        self._errors += len(failures)
         if not self.passes_over_failures:
             raise error_of(undelivered(failures), failures[0], self._servers)
         _LOG.error("%s, and lost, as `set_log_failures_only` has it: %s", undelivered(failures), failures[0])
@@ -329,6 +359,9 @@ class KafkaWriter(SinkWriter):
             raise error_of("records could not be written", error.failure, self._servers) from None
         self._raise_failures()
 
+    def metrics(self) -> Iterator[Row]:
+        return writer_rows(self._sink, self._statistics, self._errors)
+
     def close(self) -> None:
         if not self._is_closed:
             self._is_closed = True
@@ -338,7 +371,8 @@ class KafkaWriter(SinkWriter):
 class KafkaTransactionalWriter(SinkWriter):
     """Writes into its region's transaction: EXACTLY_ONCE."""
 
-    def __init__(self, outgoing: Outgoing, transaction: KafkaTransaction) -> None:
+    def __init__(self, sink: KafkaSink, outgoing: Outgoing, transaction: KafkaTransaction) -> None:
+        self._sink = sink
         self.serialize, self.serializes_timestamp = outgoing.serialize, outgoing.serializes_timestamp
         self.outgoing = outgoing
         self._transaction = transaction
@@ -358,6 +392,24 @@ class KafkaTransactionalWriter(SinkWriter):
     def flush(self) -> None:
         self._transaction.flush()
 
+    def metrics(self) -> Iterator[Row]:
+        transaction, topic = self._transaction, self._sink.topic
+        errors = transaction.failed.total() if topic is None else transaction.failed[topic]
+        yield from writer_rows(self._sink, transaction.statistics, errors)
+        yield from transaction.metrics()
+
+
+def writer_rows(sink: KafkaSink, statistics: Statistics, errors: int) -> Iterator[Row]:
+    """The metrics of a writer; of a producer that several sinks share each shows what went to its topic."""
+    yield Row("numRecordsOutErrors", errors)
+    yield Row("numRecordsSendErrors", errors)
+    yield Row("currentSendTime", statistics.send_ms)
+    size = bytes_out(statistics.found, sink.topic)
+    yield Row("numBytesOut", size)
+    yield Row("numBytesSend", size)
+    if forwards(dict(sink.properties), "register.producer.metrics"):
+        yield from producer_rows(statistics)
+
 
 class Outgoing(Protocol):
     """How a writer's elements go out: what `serialize` makes of one, and `produce` of many of those."""
@@ -369,17 +421,23 @@ class Outgoing(Protocol):
     def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None: ...
 
 
-def outgoing(sink: KafkaSink, context: WriterContext, producer: Callable[[], Producer]) -> Outgoing:
-    """What the sink's record serializer asks for, and no more."""
+def outgoing(
+    sink: KafkaSink, context: WriterContext, producer: Callable[[], Producer], largest: int | None
+) -> Outgoing:
+    """What the sink's record serializer asks for, and no more. With `largest` what serializes raises for an element
+    that cannot be written."""
     schema = sink.record_serializer
     if isinstance(schema, BuiltSchema) and schema.has_columns:
-        return Columns(schema)
+        return Columns(schema, largest)
     max_age_s = read_int(dict(sink.properties), "metadata.max.age.ms", _METADATA_MAX_AGE_MS) / 1000
     # The producer itself is asked, as it has to know of a partition before it writes there.
     partitions = TopicPartitions(
         lambda topic: producer().partitions(topic, sink.timeout_s), max_age_s, sink.bootstrap_servers
     )
-    return WholeRecords(schema, KafkaSinkContext(context.subtask, context.parallelism, partitions.of))
+    place = KafkaSinkContext(
+        context.subtask, context.parallelism, partitions.of, context.metrics.add_group("serializer")
+    )
+    return WholeRecords(schema, place, largest)
 
 
 class Columns(Outgoing):
@@ -391,11 +449,24 @@ class Columns(Outgoing):
     partition: int | None = None
     """Where all records go; None: the partitioner chooses."""
 
-    def __init__(self, schema: BuiltSchema) -> None:
+    def __init__(self, schema: BuiltSchema, largest: int | None = None) -> None:
         assert schema.topic is not None
-        self.serialize = schema.columns()
         self._topic = schema.topic
         self._has_keys = schema.key_schema is not None
+        self.serialize = schema.columns()
+        if largest is not None:
+            self.serialize = self._checking(self.serialize, largest)
+
+    def _checking(self, serialize: Callable[[Any], Any] | None, largest: int) -> Callable[[Any], Any]:
+        topic, has_keys = self._topic, self._has_keys
+
+        def make(element: Any) -> Any:
+            made = element if serialize is None else serialize(element)
+            parts = _as_bytes(made if has_keys else (None, made), topic)
+            check_size(wire_size(parts[1], parts[0]), largest)
+            return parts if has_keys else parts[1]
+
+        return make
 
     def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
         keys: Sequence[bytes | None] | None = None
@@ -415,10 +486,14 @@ class WholeRecords(Outgoing):
 
     serializes_timestamp = True
 
-    def __init__(self, schema: KafkaRecordSerializationSchema, context: KafkaSinkContext) -> None:
+    def __init__(
+        self, schema: KafkaRecordSerializationSchema, context: KafkaSinkContext, largest: int | None = None
+    ) -> None:
         schema.open(context)
         self.dropped = 0
         self.serialize = schema.maker(context) if isinstance(schema, BuiltSchema) else _checked(schema, context)
+        if largest is not None:
+            self.serialize = _fitting(self.serialize, largest)
 
     def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
         by_topic: dict[str, list[KafkaProducerRecord]] = {}
@@ -452,6 +527,23 @@ def _checked(
         return record
 
     return make
+
+
+def _fitting(
+    make: Callable[[Any, int], KafkaProducerRecord | None], largest: int
+) -> Callable[[Any, int], KafkaProducerRecord | None]:
+    """What `make` makes, with a look at what can be written of it."""
+
+    def made(element: Any, timestamp: int) -> KafkaProducerRecord | None:
+        record = make(element, timestamp)
+        if record is not None:
+            check_record(record)
+            value, key = _as_bytes((record.value, record.key), record.topic)
+            check_size(wire_size(value, key, record.headers), largest)
+            record = record._replace(value=value, key=key)
+        return record
+
+    return made
 
 
 def _as_bytes(values: Sequence[Any], topic: str) -> Sequence[bytes | None]:

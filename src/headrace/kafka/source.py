@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from headrace.common.serialization import DeserializationSchema, Deserializer, decode_utf8, deserializer_of
+from headrace.common.serialization import DeserializationSchema, Deserializer, decode_utf8, deserializer_of, skips
 from headrace.connector import Boundedness, JsonValue, Source, SourceContext, SourceReader, Split, SplitEnumerator
 from headrace.errors import ConfigError, UserCodeError
 from headrace.kafka.client import default_client
@@ -26,6 +26,7 @@ from headrace.kafka.enumerator import (
 )
 from headrace.kafka.failures import error_of
 from headrace.kafka.lineage import LineageVertex, kafka_datasets
+from headrace.kafka.metrics import Statistics, forwards, with_statistics
 from headrace.kafka.offsets import (
     Earliest,
     KafkaOffsetResetStrategy,
@@ -207,20 +208,22 @@ class KafkaSource(Source):
         deserialize: Callable[[Any], Any] | None
         is_whole = isinstance(self.schema, KafkaRecordDeserializationSchema)
         if isinstance(self.schema, KafkaRecordDeserializationSchema):
-            self.schema.open(context)
+            self.schema.open(replace(context, metrics=context.metrics.add_group("deserializer")))
             deserialize = self.schema.deserialize
         else:
             deserialize = deserializer_of(self.schema)
         is_text = deserialize is decode_utf8
+        statistics = Statistics() if context.is_reported else None
         try:
             consumer = default_client().consumer(
-                settings,
+                with_statistics(settings, is_reported=context.is_reported),
                 with_text=is_text,
                 with_keys=is_whole,
                 with_headers=is_whole,
                 with_offsets=is_whole,
                 with_timestamp_types=is_whole,
                 token=token_source(properties),
+                on_statistics=None if statistics is None else statistics.hear,
             )
         except ClientError as error:
             raise error_of("the Kafka source could not be set up", error.failure, self.bootstrap_servers) from None
@@ -234,9 +237,12 @@ class KafkaSource(Source):
                 settings["isolation.level"] == "read_uncommitted",
                 self.bootstrap_servers,
                 whole_records=is_whole,
+                skips=skips(self.schema),
+                forwards_metrics=forwards(properties, "register.consumer.metrics"),
             ),
             self.end_of_stream,
             None if self.records_per_second is None else RateLimit(self.records_per_second / context.parallelism),
+            statistics,
         )
 
     def _rack_id(self) -> str | None:
@@ -446,6 +452,7 @@ class KafkaSourceBuilder:
         token_source(properties)
         if (assignment := properties.get(_ASSIGNMENT, "flink")) not in ("flink", "fewest"):
             raise ConfigError(f"`{_ASSIGNMENT}` is {assignment!r}; it has to be flink or fewest")
+        forwards(properties, "register.consumer.metrics")
         read_int(properties, "partition.discovery.interval.ms", 0)
         read_int(properties, "default.api.timeout.ms", 0)
         for warning in (*translation.warnings, *overridden(properties, is_bounded=self._is_bounded)):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -35,9 +36,11 @@ from headrace.kafka.failures import (
     transaction_error_of,
     undelivered,
 )
+from headrace.kafka.metrics import Statistics, with_statistics
 from headrace.kafka.properties import is_secret, producer_settings, read_int, resolve_secrets, token_source
 from headrace.kafka.source import KafkaSource
 from headrace.kafka.topics import require_topics
+from headrace.metrics.registry import Row
 
 if TYPE_CHECKING:
     from headrace.kafka.sink import KafkaSink
@@ -150,6 +153,12 @@ def shared_prefix(sinks: Sequence[tuple[str, str]]) -> str:
     return chosen
 
 
+def transactional_id_of(sinks: Sequence[KafkaSink], job: str, region: str) -> str:
+    """The transactional id under which all of a region's `sinks` write."""
+    prefix = shared_prefix([(_named(sink), sink.transactional_id_prefix or "") for sink in sinks])
+    return f"{prefix}-{job}-{region}"
+
+
 @dataclass(frozen=True, slots=True)
 class MarkerPlace:
     """Where a region's marker is kept."""
@@ -177,8 +186,7 @@ def names_of(
     same.
     """
     properties = merged_properties(sinks)
-    prefix = shared_prefix([(_named(sink), sink.transactional_id_prefix or "") for sink in sinks])
-    transactional_id = f"{prefix}-{context.job_name}-{context.region}"
+    transactional_id = transactional_id_of(sinks, context.job_name, context.region)
     topic = properties.get("headrace.marker.topic") or _marker_topic(sinks, sources, is_beside)
     given = properties.get("headrace.marker.group")
     # Regions of one job may name the same group, and must not have the same place.
@@ -323,6 +331,14 @@ class KafkaTransaction(Transaction):
         self._producer: Producer | None = None
         self._is_open = False
         self._lost: HeadraceError | None = None
+        self.statistics = Statistics()
+        self.failed = Counter[str | None]()
+        """Records that were not delivered, by topic."""
+        self._begun_commits = 0
+        self._done_commits = 0
+        self._failed_commits = 0
+        self._retried_commits = 0
+        self._is_pending = False
 
     @property
     def location(self) -> Mapping[str, str | int]:
@@ -357,7 +373,11 @@ class KafkaTransaction(Transaction):
         settings = {"client.id": transactional_id, **self._settings, "transactional.id": transactional_id}
         settings["transaction.timeout.ms"] = str(self._timeout.timeout_ms)
         try:
-            producer = default_client().producer(settings, token=self._token)
+            producer = default_client().producer(
+                with_statistics(settings, is_reported=self._context.is_reported),
+                token=self._token,
+                on_statistics=self.statistics.hear if self._context.is_reported else None,
+            )
         except ClientError as error:
             raise error_of("the transactional producer could not be set up", error.failure, self._servers) from None
         deadline = time.monotonic() + self._timeout_s
@@ -438,6 +458,7 @@ class KafkaTransaction(Transaction):
 
     def _raise_failures(self, producer: Producer) -> None:
         if failures := producer.take_failures():
+            self.failed.update(failure.topic for failure in failures)
             telling = next(filter(is_fenced, failures), failures[0])
             self._lost = transaction_error_of(undelivered(failures), telling, self._servers)
         if self._lost is not None:
@@ -461,8 +482,28 @@ class KafkaTransaction(Transaction):
         except ClientError as error:
             raise transaction_error_of("records could not be written", error.failure, self._servers) from None
         self._raise_failures(producer)
+        self._is_pending = True
+
+    def metrics(self) -> Iterator[Row]:
+        """What Flink's committers count. Each commit is one committable, and none is one of an earlier attempt."""
+        yield Row("totalCommittables", self._begun_commits)
+        yield Row("successfulCommittables", self._done_commits)
+        yield Row("failedCommittables", self._failed_commits)
+        yield Row("retriedCommittables", self._retried_commits)
+        yield Row("pendingCommittables", int(self._is_pending))
 
     def commit(self, marker: str) -> None:
+        # A start's claim is none: nothing was written and flushed before it.
+        committable, self._is_pending = int(self._is_pending), False
+        self._begun_commits += committable
+        try:
+            self._commit(marker)
+        except HeadraceError:
+            self._failed_commits += committable
+            raise
+        self._done_commits += committable
+
+    def _commit(self, marker: str) -> None:
         # Raises what has failed already: the client would say only that it cannot commit.
         with self.producing("the transaction could not be begun") as producer:
             self._raise_failures(producer)
@@ -494,6 +535,7 @@ class KafkaTransaction(Transaction):
             except ClientError as error:
                 if not is_unsettled(error.failure):
                     raise transaction_error_of(what, error.failure, self._servers) from None
+                self._retried_commits += 1
                 if time.monotonic() > deadline:
                     raise ExternalError(
                         f"{what}: nobody knows, after {tries * self._timeout_s:g} s (`sink.committer.retries` is "

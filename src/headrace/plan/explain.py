@@ -78,7 +78,14 @@ def _region(plan: Plan, region: Region, ids: dict[int, str]) -> Iterator[str]:
 def _row(node: Node, operator_id: str) -> tuple[str, ...]:
     inputs = "<- " + ", ".join(map(str, node.inputs)) if node.inputs else ""
     named = f"uid {node.uid}" if node.uid else f"id {operator_id}"
-    return (str(node.id), _kind(node), node.name, inputs, named, _about(node))
+    about = "; ".join(filter(None, (_about(node), _on_error(node))))
+    return (str(node.id), _kind(node), node.name, inputs, named, about)
+
+
+def _on_error(node: Node) -> str:
+    if node.dead_letters is not None:
+        return f"what fails goes to {node.dead_letters}"
+    return "what fails is dropped" if node.tolerates else ""
 
 
 def _kind(node: Node) -> str:

@@ -13,8 +13,16 @@ from headrace.common.configuration import Configuration
 from headrace.errors import ConfigError
 from headrace.plan.explain import order_warnings
 from headrace.plan.graph import Plan, ReadSource
-from headrace.plan.identity import is_exactly_once
+from headrace.plan.identity import connected, is_exactly_once
 from headrace.runtime.restart import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """Where metrics are shown; the first of these ports that is free, 0: any."""
+
+    host: str
+    ports: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,7 @@ class Settings:
     heartbeat_interval_ms: int
     heartbeat_timeout_ms: int
     job_parameters: Mapping[str, str]
+    reporter: Reporter | None = None
 
 
 def read_settings(configuration: Configuration) -> Settings:
@@ -73,6 +82,7 @@ def read_settings(configuration: Configuration) -> Settings:
         heartbeat_interval_ms=options.HEARTBEAT_INTERVAL.read(configuration),
         heartbeat_timeout_ms=options.HEARTBEAT_TIMEOUT.read(configuration),
         job_parameters=options.GLOBAL_JOB_PARAMETERS.read(configuration),
+        reporter=_reporter(configuration),
     )
 
 
@@ -95,9 +105,26 @@ def check_plan(plan: Plan, settings: Settings) -> list[str]:
             "set: it begins at the program's starting offsets, whatever earlier runs wrote. If `headrace run` keeps "
             "checkpoints of this job, its next run will ask what to believe"
         )
+    for part in connected(plan):
+        if any(is_exactly_once(plan.node(n)) for n in part):
+            takers = {n for node in plan if (n := node.dead_letters) is not None and n in part}
+            warnings += [
+                f"`{plan.node(n).name}` takes dead letters of a job that delivers its results exactly once, and may "
+                "repeat them after a failure; give that sink DeliveryGuarantee.EXACTLY_ONCE too"
+                for n in sorted(takers)
+                if not is_exactly_once(plan.node(n))
+            ]
     if settings.checkpoint_dir is not None or settings.savepoint_dir is not None:
         warnings += order_warnings(plan)
     return warnings
+
+
+def _reporter(configuration: Configuration) -> Reporter | None:
+    names = options.METRICS_REPORTERS.read(configuration)
+    own = (options.PROMETHEUS_FACTORY, options.PROMETHEUS_PORT, options.PROMETHEUS_HOST)
+    if "prom" not in names if names is not None else not any(option.is_set(configuration) for option in own):
+        return None
+    return Reporter(options.PROMETHEUS_HOST.read(configuration), options.PROMETHEUS_PORT.read(configuration))
 
 
 def _path(text: str | None, key: str) -> Path | None:

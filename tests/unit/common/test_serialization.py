@@ -82,3 +82,21 @@ def test_what_is_neither_schema_nor_callable_is_a_type_error() -> None:
         serializer_of("json")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="got NoneType"):
         deserializer_of(None)  # type: ignore[arg-type]
+
+
+def test_a_subclass_that_reads_or_writes_in_its_own_way_does_so_in_the_hot_loop_too() -> None:
+    class Shout(SimpleStringSchema):
+        def serialize(self, element: Any) -> bytes | None:
+            return super().serialize(element.upper())
+
+        def deserialize(self, message: bytes | None) -> str | None:
+            return (super().deserialize(message) or "").upper()
+
+    class Short(ByteArraySchema):
+        def serialize(self, element: Any) -> bytes | None:
+            return element[:1]
+
+    assert serializer_of(Shout())("a") == b"A"  # type: ignore[misc]
+    assert deserializer_of(Shout())(b"a") == "A"  # type: ignore[misc]
+    assert serializer_of(Short())(b"ab") == b"a"  # type: ignore[misc]
+    assert deserializer_of(Short()) is None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from headrace.common import Duration, WatermarkStrategy
-from headrace.connector import Boundedness, DeliveryGuarantee, Sink, Source, SourceContext
+from headrace.connector import Boundedness, DeliveryGuarantee, ErrorPolicy, Sink, Source, SourceContext
 from headrace.connector.builtin import CollectionSource, PrintSink
 from headrace.errors import ConfigError
 from headrace.plan.explain import explain
@@ -104,6 +104,21 @@ def test_operators_of_every_kind_are_shown_with_what_they_are() -> None:
     for name, words in expected.items():
         line = line_with(f"  {name}  ", plan)
         assert all(word in line for word in words.split()), (line, words)
+
+
+def test_what_becomes_of_records_that_fail_is_shown_and_commits_together() -> None:
+    builder = PlanBuilder()
+    builder.add(ReadSource(NeverEnding(), UNORDERED), "news")
+    builder.add(Map(str), "parse", (0,))
+    builder.add(WriteSink(PrintSink()), "print", (1,))
+    builder.change(1, error_policy=ErrorPolicy.dead_letter(Guaranteed()))
+    builder.change(2, error_policy=ErrorPolicy.drop())
+    plan = builder.build("job")
+    assert line_with("  parse  ", plan).endswith("what fails goes to 3")
+    assert line_with("  print  ", plan).endswith("PrintSink, AT_LEAST_ONCE; what fails is dropped")
+    assert "fails" not in line_with("  news  ", plan)
+    assert "1 region" in explain(plan)
+    assert line_with("region ", plan).endswith("one transaction, for `Dead letters`")
 
 
 def test_each_way_from_a_source_to_its_end_is_one_line() -> None:

@@ -82,6 +82,9 @@ class ClientError(Exception):
         self.failure = failure
 
 
+OnStatistics: TypeAlias = Callable[[str], None]
+"""Takes what a client says of itself, a JSON text each `statistics.interval.ms`; called from within its calls."""
+
 Headers: TypeAlias = "Sequence[tuple[str, bytes | None]]"
 """A record's headers, in their order; a name may be there more than once."""
 
@@ -383,12 +386,15 @@ class Client(Protocol):
         with_offsets: bool = False,
         with_timestamp_types: bool = False,
         token: TokenSource | None = None,
+        on_statistics: OnStatistics | None = None,
     ) -> Consumer:
         """`with_text`: values as str, decoded as UTF-8, malformed bytes as U+FFFD. Columns that are not asked for are
         not made."""
         ...
 
-    def producer(self, settings: Settings, *, token: TokenSource | None = None) -> Producer: ...
+    def producer(
+        self, settings: Settings, *, token: TokenSource | None = None, on_statistics: OnStatistics | None = None
+    ) -> Producer: ...
 
     def admin(self, settings: Settings, timeout_s: float, *, token: TokenSource | None = None) -> Admin: ...
 

@@ -11,7 +11,7 @@
 
 from collections.abc import Sequence
 
-from headrace.kafka.client.protocol import Settings, TokenSource
+from headrace.kafka.client.protocol import OnStatistics, Settings, TokenSource
 from headrace.kafka.client.pure.admin import PureAdmin
 from headrace.kafka.client.pure.consumer import PureConsumer
 from headrace.kafka.client.pure.murmur2 import murmur2
@@ -31,6 +31,7 @@ class PureClient:
         with_offsets: bool = False,
         with_timestamp_types: bool = False,
         token: TokenSource | None = None,
+        on_statistics: OnStatistics | None = None,
     ) -> PureConsumer:
         return PureConsumer(
             settings,
@@ -40,10 +41,13 @@ class PureClient:
             with_offsets=with_offsets,
             with_timestamp_types=with_timestamp_types,
             token=token,
+            on_statistics=on_statistics,
         )
 
-    def producer(self, settings: Settings, *, token: TokenSource | None = None) -> PureProducer:
-        return PureProducer(settings, token)
+    def producer(
+        self, settings: Settings, *, token: TokenSource | None = None, on_statistics: OnStatistics | None = None
+    ) -> PureProducer:
+        return PureProducer(settings, token, on_statistics)
 
     def admin(self, settings: Settings, timeout_s: float, *, token: TokenSource | None = None) -> PureAdmin:
         return PureAdmin(settings, timeout_s, token)

@@ -16,6 +16,7 @@ from headrace.kafka.client.protocol import (
     Event,
     Headers,
     KafkaTopicPartition,
+    OnStatistics,
     PartitionFailed,
     Records,
     Settings,
@@ -71,6 +72,7 @@ class PureConsumer:
         with_offsets: bool = False,
         with_timestamp_types: bool = False,
         token: TokenSource | None = None,
+        on_statistics: OnStatistics | None = None,
     ) -> None:
         from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
@@ -81,6 +83,7 @@ class PureConsumer:
                     settings,
                     self._reports,
                     token,
+                    on_statistics,
                     on_commit=self._reports.on_commit,
                     **{"enable.partition.eof": "true"},
                 )
