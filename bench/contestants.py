@@ -63,7 +63,7 @@ JOBS = {
         "JSON row schema, against dicts by orjson", "at-least-once", "schema_map.py", "map", extra=("--schema", "json")
     ),
     "avro": Job(
-        "Avro row schema, against dicts by fastavro",
+        "Avro as dicts",
         "at-least-once",
         "schema_map.py",
         "avro",

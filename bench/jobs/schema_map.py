@@ -1,6 +1,5 @@
 """Items in, one field changed, items out, by a schema on both ends."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import msgspec
 from ends import arguments, environment, sink, source_builder
 from headrace.common import Types, WatermarkStrategy
 from headrace.datastream.connectors.kafka import KafkaRecordSerializationSchema
-from headrace.datastream.formats.avro import AvroRowDeserializationSchema, AvroRowSerializationSchema
+from headrace.datastream.formats.avro import AvroDeserializationSchema, AvroSerializationSchema
 from headrace.datastream.formats.json import (
     JsonDeserializationSchema,
     JsonRowDeserializationSchema,
@@ -33,9 +32,9 @@ class Item(msgspec.Struct):
     note: str
 
 
-def enrich_row(row):
-    row["title"] = row["title"].upper()
-    return row
+def enrich(item):
+    item["title"] = item["title"].upper()
+    return item
 
 
 def enrich_object(item):
@@ -50,8 +49,7 @@ match options.schema:
         reads = JsonRowDeserializationSchema.builder().type_info(row_type).build()
         writes = JsonRowSerializationSchema.builder().with_type_info(row_type).build()
     case "avro":
-        reads = AvroRowDeserializationSchema(avro_schema_string=json.dumps(AVRO_SCHEMA))
-        writes = AvroRowSerializationSchema(avro_schema_string=json.dumps(AVRO_SCHEMA))
+        reads, writes = AvroDeserializationSchema(AVRO_SCHEMA), AvroSerializationSchema(AVRO_SCHEMA)
     case "protobuf":
         reads, writes = ProtobufDeserializationSchema(item_class()), ProtobufSerializationSchema(item_class())
     case "struct":
@@ -64,7 +62,7 @@ env = environment(options)
     env.from_source(
         source_builder(options).set_value_only_deserializer(reads).build(), WatermarkStrategy.no_watermarks(), "items"
     )
-    .map(enrich_row if options.schema in ("json", "avro") else enrich_object)
+    .map(enrich if options.schema in ("json", "avro") else enrich_object)
     .sink_to(sink(options, serializer))
 )
 env.execute("schema map")

@@ -104,6 +104,8 @@ class Row:
                 return self._values[self._fields.index(item)]  # type: ignore[union-attr]
             except (AttributeError, ValueError):
                 raise KeyError(item) from None
+        if type(item) is int:
+            return self._values[item]
         return self._values[item if isinstance(item, (int, slice)) else self._index(item)]
 
     def __setitem__(self, key: int | slice | str, value: Any) -> None:

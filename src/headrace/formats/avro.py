@@ -31,7 +31,6 @@ from headrace.formats.rows import (
     row_reader,
     row_writer,
     total_reader,
-    total_writer,
     unreadable,
     unwritable,
 )
@@ -126,7 +125,7 @@ class AvroDeserializationSchema(DeserializationSchema):
     def __init__(self, schema: Schema, reader_schema: Schema | None = None) -> None:
         self._schema, self._reader_schema = schema, reader_schema
         as_read = None if reader_schema is None else parse_schema(reader_schema)
-        self._read = total_reader("AvroDeserializationSchema", reader(parse_schema(schema), as_read))
+        self._read = _total_reader(parse_schema(schema), as_read)
 
     def deserialize(self, message: bytes | None) -> Any:
         return self._read(message)
@@ -149,7 +148,7 @@ class AvroSerializationSchema(SerializationSchema):
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
-        self._write = total_writer("AvroSerializationSchema", writer(parse_schema(schema)))
+        self._write = _total_writer(parse_schema(schema))
 
     def serialize(self, element: Any) -> bytes | None:
         return self._write(element)
@@ -159,6 +158,40 @@ class AvroSerializationSchema(SerializationSchema):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return AvroSerializationSchema, (self._schema,)
+
+
+def _total_reader(schema: Any, reader_schema: Any) -> Deserializer:
+    """`reader` for None as well, and with errors of ours; in one frame where that can be."""
+    what = "AvroDeserializationSchema"
+    if _contains_itself(schema, ()):
+        return total_reader(what, reader(schema, reader_schema))
+    schemaless_reader = library("fastavro", "avro").schemaless_reader
+
+    def read(message: bytes | None) -> Any:
+        if message is None:
+            return None
+        try:
+            return schemaless_reader(BytesIO(message), schema, reader_schema)
+        except Exception as error:
+            raise unreadable(what, error) from error
+
+    return read
+
+
+def _total_writer(schema: Any) -> Serializer:
+    schemaless_writer = library("fastavro", "avro").schemaless_writer
+
+    def write(element: Any) -> bytes | None:
+        if element is None:
+            return None
+        try:
+            out = BytesIO()
+            schemaless_writer(out, schema, element)
+        except Exception as error:
+            raise unwritable("AvroSerializationSchema", error) from error
+        return out.getvalue()
+
+    return write
 
 
 class AvroRowDeserializationSchema(DeserializationSchema):

@@ -36,6 +36,7 @@ A row is put together from its parts here, as its constructor costs more than re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from headrace.common.serialization import Deserializer, Serializer
@@ -107,8 +108,8 @@ def row_reader(
         ],
         {
             **bindings,
-            **{f"c{i}": convert for i, (_, convert) in enumerate(fields)},
-            "names": None if names is None else list(names),
+            **{f"c{i}": convert for i, (_, convert) in enumerate(fields) if convert is not None},
+            "names": None if names is None else _one_list(tuple(names)),
             "slow": slow,
             "new": object.__new__,
             "Row": Row,
@@ -159,8 +160,8 @@ def row_writer(
         ],
         {
             **bindings,
-            **{f"c{i}": convert for i, convert in numbered},
-            "names": type_info.get_field_names(),
+            **{f"c{i}": convert for i, convert in numbered if convert is not None},
+            "names": _one_list(tuple(type_info.get_field_names())),
             "slow": slow,
         },
     )
@@ -245,11 +246,13 @@ def reason(error: Exception) -> str:
     return text if isinstance(error, DataError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+@lru_cache
+def _one_list(names: tuple[str, ...]) -> list[str]:
+    """The same list for the same names, so that a writer knows a reader's rows at a look. No row changes its list."""
+    return list(names)
+
+
 def _compiled(name: str, lines: Sequence[str], namespace: dict[str, Any]) -> Converter:
-    defaults = ", ".join(f"{key}={key}" for key in namespace)
-    # Arguments with defaults: locals are quicker than globals.
-    head = lines[0].replace("):", f", {defaults}):")
-    code = "\n".join([head, *lines[1:]]) + "\n"
-    exec(compile(code, f"<{name} rows>", "exec"), namespace)
+    exec(compile("\n".join(lines) + "\n", f"<{name} rows>", "exec"), namespace)
     function: Converter = namespace[name]
     return function

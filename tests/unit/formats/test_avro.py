@@ -100,7 +100,8 @@ def test_bytes_are_fastavros() -> None:
 
 def test_a_record_without_a_value_is_none_and_bytes_behind_a_record_are_passed_over() -> None:
     nothing = AvroRowDeserializationSchema(avro_schema_string='{"type": "record", "name": "R", "fields": []}')
-    for reads in (READS, nothing, AvroDeserializationSchema("string")):
+    plain = [AvroDeserializationSchema("string"), AvroDeserializationSchema({**json.loads(PAIR), "fields": []})]
+    for reads in (READS, nothing, *plain):
         assert reads.deserialize(None) is None
     assert WRITES.serialize(None) is None
     assert repr(nothing.deserialize(b"")) == "Row()"
