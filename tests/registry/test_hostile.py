@@ -83,7 +83,7 @@ def kinds(registry: str) -> dict[str, Kind]:
     }
 
 
-hostile = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+hostile = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("kind", ["avro", "avro, resolved", "json", "protobuf"])

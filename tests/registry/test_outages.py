@@ -26,7 +26,7 @@ from headrace.errors import ConfigError, DataError, ExternalError
 
 ITEM = {"type": "record", "name": "Item", "fields": [{"name": "url", "type": "string"}]}
 HELLO = b"\0\0\0\0\x07\x0ahello"
-QUICK = {"timeout": 5, "max.retries": 2, "retries.wait.ms": 1}
+QUICK = {"retries.wait.ms": 1}
 IMPATIENT = {"timeout": 0.2, "max.retries": 0}
 
 
@@ -126,6 +126,12 @@ def test_a_registry_that_is_slow_is_an_external_error(serve: Serve) -> None:
     with pytest.raises(ExternalError, match=r"ReadTimeout.*`timeout` and `max\.retries` say how long to wait"):
         reader(server.url, IMPATIENT).deserialize(HELLO)
     assert len(server.asked) == 1
+
+
+def test_nobody_waits_without_end_who_has_set_nothing(serve: Serve) -> None:
+    settings = reader(serve(RIGHT).url, {}).registry._client().config()
+
+    assert (settings["timeout"], settings["max.retries"], settings["retries.max.wait.ms"]) == (10, 2, 2000)
 
 
 @pytest.mark.parametrize("status", [500, 503, 408, 429])

@@ -105,7 +105,9 @@ def test_the_newest_version_cannot_be_had_while_schemas_are_registered() -> None
         Registry.of(URL, {"use.latest.version": "true"})
 
 
-@pytest.mark.parametrize("schema", ["nonsense", "", {"type": "what"}, {"type": "record"}, 7, ["feeds.Unknown"]])
+@pytest.mark.parametrize(
+    "schema", ["nonsense", "", {"type": "what"}, {"type": "record"}, 7, ["feeds.Unknown"], ["$root"]]
+)
 def test_what_is_no_avro_schema_is_refused_when_it_is_given(schema: Any) -> None:
     with pytest.raises(ConfigError, match="no Avro schema"):
         ConfluentRegistryAvroDeserializationSchema.for_generic(schema, URL)
