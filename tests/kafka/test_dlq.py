@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,27 @@ class Letters:
     def write(self, *letters: DeadLetter) -> None:
         """Put them into the topic."""
         producer = Producer({"bootstrap.servers": self.servers, "log_level": 2})
+        self._produce(producer, letters)
+
+    @contextlib.contextmanager
+    def open_transaction(self, *letters: DeadLetter) -> Iterator[Callable[[], None]]:
+        """Put them into the topic in a transaction, which what is given commits; it is aborted at the end otherwise."""
+        settings = {"bootstrap.servers": self.servers, "log_level": 2, "transactional.id": self.topic}
+        producer = Producer(settings)
+        producer.init_transactions(TIMEOUT_S)
+        producer.begin_transaction()
+        self._produce(producer, letters)
+        committed = []
+
+        def commit() -> None:
+            producer.commit_transaction(TIMEOUT_S)
+            committed.append(True)
+
+        yield commit
+        if not committed:
+            producer.abort_transaction(TIMEOUT_S)
+
+    def _produce(self, producer: Producer, letters: Sequence[DeadLetter]) -> None:
         schema = DeadLetterSerializationSchema(self.topic)
         for letter in letters:
             record: Any = schema.serialize(letter, None, None)  # type: ignore[arg-type]
@@ -352,6 +374,27 @@ def test_letters_of_a_topic_that_was_created_again_were_not_sent(kafka: DevBroke
 
     assert "sent 1 letters" in letters.run("replay").stdout
     assert values(letters.arrived()) == [b'{"price": 1}', b'{"price": 2}']
+
+
+def test_letters_of_an_open_transaction_are_not_waited_for(letters: Letters) -> None:
+    letters.write(letters.letter(1))
+    with letters.open_transaction(letters.letter(2)) as commit:
+        letters.write(letters.letter(3))
+
+        assert [row["offset"] for row in rows(letters.run("list", "--each", "--json"))] == [0]
+        assert "sent 1 letters" in letters.run("replay").stdout
+        commit()
+    assert "sent 2 letters" in letters.run("replay").stdout
+    assert values(letters.arrived()) == [b'{"price": %d}' % n for n in (1, 2, 3)]
+
+
+def test_letters_of_a_transaction_that_was_aborted_are_none(letters: Letters) -> None:
+    with letters.open_transaction(letters.letter(1)):
+        pass
+    letters.write(letters.letter(2))
+
+    assert [row["count"] for row in rows(letters.run("list", "--json"))] == [1]
+    assert "sent 1 letters" in letters.run("replay").stdout
 
 
 def test_letters_that_fail_again_come_behind_the_end_of_their_replay_and_are_left_in_the_end(

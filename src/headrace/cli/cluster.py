@@ -170,8 +170,8 @@ class Where:
         return (fitting or found)[0]
 
 
-def asks_cluster(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which cluster is meant; the command takes them as `where`."""
+def asks_brokers(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that name brokers and how to log in; the command takes them as `properties`."""
 
     @click.option("--bootstrap-servers", metavar="HOST:PORT,…", help="The brokers to begin with.")
     @click.option(
@@ -188,25 +188,35 @@ def asks_cluster(command: Callable[..., None]) -> Callable[..., None]:
         callback=_properties_of,
         help="A property, over those of the file. Secrets may be env:NAME or file:PATH. Repeatable.",
     )
-    @click.option(
-        "--job",
-        metavar="JOB.py",
-        help='Take all of this from a program\'s first job, which is not run; "JOB.py ARGS" if it takes arguments.',
-    )
     @functools.wraps(command)
-    def with_cluster(
+    def with_properties(
         *arguments: Any,
         bootstrap_servers: str | None,
         config: Path | None,
         properties: dict[str, str],
-        job: str | None,
         **more: Any,
     ) -> None:
         given = {} if config is None else read_properties(config)
         given |= properties
         if bootstrap_servers is not None:
             given[_SERVERS] = bootstrap_servers
-        command(*arguments, where=Where(given, job), **more)
+        command(*arguments, properties=given, **more)
+
+    return with_properties
+
+
+def asks_cluster(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which cluster is meant; the command takes them as `where`."""
+
+    @asks_brokers
+    @click.option(
+        "--job",
+        metavar="JOB.py",
+        help='Take all of this from a program\'s first job, which is not run; "JOB.py ARGS" if it takes arguments.',
+    )
+    @functools.wraps(command)
+    def with_cluster(*arguments: Any, properties: dict[str, str], job: str | None, **more: Any) -> None:
+        command(*arguments, where=Where(properties, job), **more)
 
     return with_cluster
 

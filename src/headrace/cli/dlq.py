@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from headrace.cli.letters import Found, Selection, group_of, json_of, line_of, read_letters, text_of, when
+from headrace.cli.cluster import Cluster, asks_brokers
+from headrace.cli.letters import Found, Selection, group_of, json_of, line_of, read_letters, text_of
+from headrace.cli.records import when
 from headrace.cli.replay import Fate, Order, Outcome, Replay, load_repair
 from headrace.cli.run import STATE_FOLDER
+from headrace.cli.tables import add_row, print_table, table
 from headrace.connector import Stage
 from headrace.errors import ConfigError
 from headrace.kafka.dead_letters import replays
+from headrace.kafka.tail import parse_place
 
 _SHOWN_PLACES = 10
 _SAY_EACH_S = 5.0
@@ -40,46 +41,19 @@ def dlq() -> None:
 def _time(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
     if value is None:
         return None
-    try:
-        if value.startswith("@"):
-            return int(value[1:])
-        return int(datetime.fromisoformat(value).timestamp() * 1000)
-    except (ValueError, OverflowError, OSError):
-        raise click.BadParameter(
-            f"{value!r} is no time: give one like 2026-01-31T12:00 (local, or with Z or +02:00), or @ and milliseconds"
-        ) from None
-
-
-def _properties(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    properties = {}
-    for value in values:
-        key, equals, text = value.partition("=")
-        if not equals or not key.strip():
-            # Not the text itself: it may be a secret.
-            raise click.BadParameter("it is not KEY=VALUE, for example security.protocol=SSL")
-        properties[key.strip()] = text
-    return properties
+    with contextlib.suppress(ConfigError):
+        if isinstance(place := parse_place(value), datetime):
+            return int(place.timestamp() * 1000)
+    raise click.BadParameter(
+        f"{value!r} is no time: give one like 2026-01-31T12:00 (local, or with Z or +02:00), or @ and milliseconds"
+    )
 
 
 def _of_letters(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say where the letters are and which are meant: `topic`, `properties` and `selection`."""
+    """The options that say where the letters are and which are meant: `topic`, `cluster` and `selection`."""
 
     @click.argument("topic")
-    @click.option("--bootstrap-servers", metavar="HOST:PORT,…", help="The brokers to begin with.")
-    @click.option(
-        "--config",
-        metavar="FILE",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Properties of Kafka's clients, as Java has them: brokers, login, TLS.",
-    )
-    @click.option(
-        "-X",
-        "properties",
-        metavar="KEY=VALUE",
-        multiple=True,
-        callback=_properties,
-        help="A property, over those of the file. Secrets may be env:NAME or file:PATH. Repeatable.",
-    )
+    @asks_brokers
     @click.option("--operator", help="Letters of this operator.")
     @click.option("--exception", help="Letters of this class of exceptions, with or without its module.")
     @click.option("--stage", type=click.Choice([stage.value for stage in Stage]), help="Letters that failed there.")
@@ -93,8 +67,6 @@ def _of_letters(command: Callable[..., None]) -> Callable[..., None]:
     def with_letters(
         *,
         topic: str,
-        bootstrap_servers: str | None,
-        config: Path | None,
         properties: dict[str, str],
         operator: str | None,
         exception: str | None,
@@ -107,26 +79,16 @@ def _of_letters(command: Callable[..., None]) -> Callable[..., None]:
         offset: int | None,
         **more: Any,
     ) -> None:
-        given = {} if config is None else _read(config)
-        given |= properties
-        if bootstrap_servers is not None:
-            given["bootstrap.servers"] = bootstrap_servers
-        if not given.get("bootstrap.servers"):
+        if not properties.get("bootstrap.servers"):
             raise ConfigError(
                 "no brokers are named: give --bootstrap-servers HOST:PORT, or --config FILE with `bootstrap.servers`"
             )
         where = None if stage is None else Stage(stage)
         selection = Selection(operator, exception, where, job, source_topic, since, until, partition, offset)
         with _warnings_shown():
-            command(topic=topic, properties=given, selection=selection, **more)
+            command(topic=topic, cluster=Cluster(properties), selection=selection, **more)
 
     return with_letters
-
-
-def _read(config: Path) -> dict[str, str]:
-    lines = [line.strip() for line in config.read_text(encoding="utf-8").splitlines()]
-    pairs = [line.partition("=") for line in lines if line and line[0] not in "#!"]
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 # List
@@ -146,7 +108,7 @@ class _Group:
 @_of_letters
 @click.option("--each", is_flag=True, help="One line for each letter.")
 @click.option("--json", "is_json", is_flag=True, help="One JSON object a line.")
-def list_letters(topic: str, properties: Mapping[str, str], selection: Selection, each: bool, is_json: bool) -> None:
+def list_letters(topic: str, cluster: Cluster, selection: Selection, each: bool, is_json: bool) -> None:
     """Count the dead letters in TOPIC by operator, exception, stage and source topic.
 
     A letter stays in its topic when it has been replayed: retention removes it.
@@ -156,7 +118,7 @@ def list_letters(topic: str, properties: Mapping[str, str], selection: Selection
       headrace dlq list prices.dead --bootstrap-servers localhost:9092
       headrace dlq list prices.dead --config client.properties --since 2026-01-31 --each
     """
-    found = read_letters(properties, topic, selection)
+    found = read_letters(cluster, topic, selection)
     if each:
         for one in found:
             click.echo(json_of(one, whole=False) if is_json else line_of(one))
@@ -191,15 +153,11 @@ def _grouped(found: Iterator[Found]) -> tuple[dict[tuple[str, str, str, str], _G
 
 
 def _print(groups: Mapping[tuple[str, str, str, str], _Group]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("letters", "operator", "exception", "stage", "topic", "failed again", "first", "last"):
-        table.add_column(heading, justify="right" if heading in ("letters", "failed again") else "left")
+    shown = table(">letters", "operator", "exception", "stage", "topic", ">failed again", "first", "last")
     for (operator, exception, stage, source), group in groups.items():
-        cells = (f"{group.count:,}", operator, exception, stage, source, f"{group.replayed:,}")
-        table.add_row(*(Text(cell) for cell in (*cells, when(group.first), when(group.last))))
-    console = Console()
-    # Into a file or a pipe a row is one line, whatever its length.
-    Console(width=console.width if console.is_terminal else 200).print(table)
+        times = (when(group.first), when(group.last))
+        add_row(shown, group.count, operator, exception, stage, source, group.replayed, *times)
+    print_table(shown)
 
 
 # Show
@@ -208,7 +166,7 @@ def _print(groups: Mapping[tuple[str, str, str, str], _Group]) -> None:
 @dlq.command()
 @_of_letters
 @click.option("--json", "is_json", is_flag=True, help="One JSON object a line; bytes that are not UTF-8 as base64.")
-def show(topic: str, properties: Mapping[str, str], selection: Selection, is_json: bool) -> None:
+def show(topic: str, cluster: Cluster, selection: Selection, is_json: bool) -> None:
     """Show whole dead letters: what happened, and the record with its key, headers and value.
 
     \b
@@ -217,7 +175,7 @@ def show(topic: str, properties: Mapping[str, str], selection: Selection, is_jso
       headrace dlq show prices.dead --bootstrap-servers localhost:9092 --operator parse
     """
     count = 0
-    for one in read_letters(properties, topic, selection):
+    for one in read_letters(cluster, topic, selection):
         if is_json:
             click.echo(json_of(one, whole=True))
         else:
@@ -255,7 +213,7 @@ def show(topic: str, properties: Mapping[str, str], selection: Selection, is_jso
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
 def replay(
     topic: str,
-    properties: Mapping[str, str],
+    cluster: Cluster,
     selection: Selection,
     to: str | None,
     max_replays: int,
@@ -282,7 +240,7 @@ def replay(
     if elements and to is None:
         raise ConfigError("--elements needs --to TOPIC: an element came from no topic")
     order = Order(selection, to, max_replays, elements, None if repair is None else load_repair(repair))
-    run = Replay(properties, topic, order, state_dir)
+    run = Replay(cluster, topic, order, state_dir)
     tally = _Tally()
     told_at = time.monotonic()
     for one in run.dry_run(again=again) if dry_run else run.run(again=again):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.cli.cluster import Cluster
+from headrace.cli.records import bytes_as_text, in_one_line, indented, json_bytes, printable, when
 from headrace.common.watermark_strategy import WatermarkStrategy
 from headrace.connector import DeadLetter, Stage
 from headrace.datastream import DataStream, StreamExecutionEnvironment
@@ -20,6 +20,7 @@ from headrace.kafka import (
     KafkaSource,
 )
 from headrace.kafka.dead_letters import read_dead_letter, replays
+from headrace.kafka.tail import logs
 
 _NOT_ITS_OWN = ("group.id", "enable.auto.commit", "commit.offsets.on.checkpoint", "auto.offset.reset")
 """What a file of properties may say for another consumer: nothing is committed to its group here."""
@@ -88,15 +89,20 @@ class _Letters(KafkaRecordDeserializationSchema):
         yield Found(record.topic, record.partition, record.offset, letter)
 
 
-def letters_source(properties: Mapping[str, str], topic: str) -> KafkaSource:
-    """All that a dead-letter topic holds now, as `Found`: what comes meanwhile is behind its end."""
+def letters_source(cluster: Cluster, topic: str) -> KafkaSource:
+    """All that a dead-letter topic holds now, as `Found`: what comes meanwhile is behind its end.
+
+    It ends in front of the first transaction that is open: a job that has died leaves one for as long as its timeout.
+    """
+    with cluster.admin(f"topic {topic!r} could not be read") as admin:
+        held = logs(admin, topic, (), cluster.servers, is_committed=True)
     return (
         KafkaSource.builder()
-        .set_properties({name: value for name, value in properties.items() if name not in _NOT_ITS_OWN})
+        .set_properties({name: value for name, value in cluster.properties.items() if name not in _NOT_ITS_OWN})
         .set_property("isolation.level", "read_committed")
         .set_topics(topic)
         .set_starting_offsets(KafkaOffsetsInitializer.earliest())
-        .set_bounded(KafkaOffsetsInitializer.latest())
+        .set_bounded(KafkaOffsetsInitializer.offsets({partition: log.end for partition, log in held.items()}))
         .set_deserializer(_Letters())
         .build()
     )
@@ -107,11 +113,11 @@ def letters_stream(env: StreamExecutionEnvironment, source: KafkaSource) -> Data
     return env.from_source(source, WatermarkStrategy.no_watermarks(), "letters")
 
 
-def read_letters(properties: Mapping[str, str], topic: str, selection: Selection) -> Iterator[Found]:
+def read_letters(cluster: Cluster, topic: str, selection: Selection) -> Iterator[Found]:
     """The letters that are meant, as they come."""
     env = StreamExecutionEnvironment.get_execution_environment()
     env.set_parallelism(1)
-    stream = letters_stream(env, letters_source(properties, topic)).filter(selection.takes)
+    stream = letters_stream(env, letters_source(cluster, topic)).filter(selection.takes)
     found: Any = stream.execute_and_collect("dlq")
     with found:
         yield from found
@@ -131,7 +137,8 @@ def line_of(found: Found) -> str:
     if letter is None:
         return f"{found.place}  (no dead letter of Headrace)"
     said = f"{letter.operator}: {letter.exception}: {letter.message}" if letter.message else letter.exception
-    return f"{found.place}  {when(letter.failed_at)}  {letter.stage.value}  {_came_from(letter)}  {_in_one_line(said)}"
+    parts = (found.place, when(letter.failed_at), letter.stage.value, _came_from(letter), in_one_line(printable(said)))
+    return "  ".join(parts)
 
 
 def text_of(found: Found) -> str:
@@ -150,13 +157,13 @@ def text_of(found: Found) -> str:
         ("record", _came_from(letter)),
         ("replays", str(replays(record))),
         ("timestamp", "-" if record.timestamp is None else when(record.timestamp)),
-        ("key", shown(record.key)),
-        *(("header", f"{name}={shown(value)}") for name, value in record.headers),
-        ("value", shown(record.value, pretty=True)),
+        ("key", _shown(record.key)),
+        *(("header", f"{name}={_shown(value)}") for name, value in record.headers),
+        ("value", indented(_shown(record.value))),
     ]
     lines = [found.place]
     for name, text in rows:
-        first, *more = _printable(text).split("\n")
+        first, *more = printable(text).split("\n")
         lines += [f"  {name:<11}{first}", *(f"{'':<13}{line}" for line in more)]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -183,37 +190,14 @@ def json_of(found: Found, *, whole: bool) -> str:
             "replays": replays(record),
         }
         if whole:
-            headers = [{"name": name, "value": _json_bytes(value)} for name, value in record.headers]
-            said |= {"timestamp": record.timestamp, "key": _json_bytes(record.key), "value": _json_bytes(record.value)}
+            headers = [{"name": name, "value": json_bytes(value)} for name, value in record.headers]
+            said |= {"timestamp": record.timestamp, "key": json_bytes(record.key), "value": json_bytes(record.value)}
             said["headers"] = headers
     return json.dumps(said)
 
 
-def when(time_ms: int) -> str:
-    """Local time to the millisecond."""
-    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(time_ms // 1000))}.{time_ms % 1000:03}"
-
-
-def shown(data: bytes | None, *, pretty: bool = False) -> str:
-    """Bytes as text, hexadecimal digits where they are none; `pretty`: JSON in lines.
-
-    >>> shown(b"btc"), shown(bytes([0, 255])), shown(None)
-    ('btc', '0x00ff', '(none)')
-    """
-    if data is None:
-        return "(none)"
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return f"0x{data.hex()}"
-    if "\0" in text:
-        return f"0x{data.hex()}"
-    if pretty and text.lstrip().startswith(("{", "[")):
-        try:
-            return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-        except (ValueError, RecursionError):
-            return text
-    return text
+def _shown(data: bytes | None) -> str:
+    return "(none)" if data is None else bytes_as_text(data)
 
 
 def _came_from(letter: DeadLetter) -> str:
@@ -224,21 +208,3 @@ def _came_from(letter: DeadLetter) -> str:
 
 def _checkpoint(number: int | None) -> str:
     return "before the first checkpoint" if number is None else f"behind checkpoint {number}"
-
-
-def _in_one_line(text: str) -> str:
-    return _printable(text).replace("\n", "\\n").replace("\t", "\\t")
-
-
-def _printable(text: str) -> str:
-    """Without what would do something to a terminal; line breaks stay."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
-
-
-def _json_bytes(data: bytes | None) -> str | dict[str, str] | None:
-    if data is None:
-        return None
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(data).decode()}

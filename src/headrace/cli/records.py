@@ -27,16 +27,16 @@ def as_text(record: KafkaConsumerRecord, *, pretty: bool = False) -> str:
     """
     parts = [f"{record.topic}-{record.partition}@{record.offset}", when(record.timestamp)]
     if record.key is not None:
-        parts.append(f"key={_in_one_line(bytes_as_text(record.key))}")
+        parts.append(f"key={in_one_line(bytes_as_text(record.key))}")
     if record.headers:
         headers = (f"{printable(name)}={_or_none(value)}" for name, value in record.headers)
-        parts.append(f"[{_in_one_line(', '.join(headers))}]")
+        parts.append(f"[{in_one_line(', '.join(headers))}]")
     if record.value is None:
         return "  ".join([*parts, "(no value)"])
     text = bytes_as_text(record.value)
     if not pretty:
-        return "  ".join([*parts, _in_one_line(text)])
-    lines = _indented(text).splitlines() or [""]
+        return "  ".join([*parts, in_one_line(text)])
+    lines = indented(text).splitlines() or [""]
     return "\n".join(["  ".join(parts), *(f"  {line}" for line in lines)])
 
 
@@ -54,9 +54,9 @@ def as_json(record: KafkaConsumerRecord) -> str:
         "offset": record.offset,
         "timestamp": None if record.timestamp < 0 else record.timestamp,
         "timestamp_type": TimestampType(record.timestamp_type).name,
-        "key": _json_bytes(record.key),
-        "value": _json_bytes(record.value),
-        "headers": [{"name": name, "value": _json_bytes(value)} for name, value in record.headers],
+        "key": json_bytes(record.key),
+        "value": json_bytes(record.value),
+        "headers": [{"name": name, "value": json_bytes(value)} for name, value in record.headers],
     }
     return json.dumps(content)
 
@@ -92,11 +92,12 @@ def when(timestamp_ms: int) -> str:
     return f"{at}.{timestamp_ms % 1000:03}"
 
 
-def _in_one_line(text: str) -> str:
+def in_one_line(text: str) -> str:
+    """Line breaks and tabs as they are written in a string."""
     return text.replace("\n", "\\n").replace("\t", "\\t")
 
 
-def _indented(text: str) -> str:
+def indented(text: str) -> str:
     """JSON with its numbers as they are written; anything else as it is."""
     if not text.lstrip().startswith(("{", "[")):
         return text
@@ -131,7 +132,8 @@ def _or_none(value: bytes | None) -> str:
     return "(no value)" if value is None else bytes_as_text(value)
 
 
-def _json_bytes(data: bytes | None) -> str | dict[str, str] | None:
+def json_bytes(data: bytes | None) -> str | dict[str, str] | None:
+    """Bytes for JSON: text, or `{"base64": …}` where they are not UTF-8."""
     if data is None:
         return None
     try:

@@ -15,7 +15,7 @@ import contextvars
 import logging
 import runpy
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -25,6 +25,7 @@ from headrace import runtime
 from headrace.checkpoint.folder import Status, manifest_name
 from headrace.checkpoint.manifest import Manifest
 from headrace.checkpoint.storage import CheckpointFolder
+from headrace.cli.cluster import Cluster
 from headrace.cli.letters import Found, Selection, letters_source, letters_stream
 from headrace.cli.watch import watched
 from headrace.common import Configuration, JobClient, JobExecutionResult, Types, options
@@ -39,11 +40,9 @@ from headrace.kafka import (
     KafkaRecordSerializationSchema,
     KafkaSink,
     KafkaSinkContext,
-    KafkaSource,
 )
-from headrace.kafka.client.protocol import ClientError, TopicDescription
+from headrace.kafka.client.protocol import TopicDescription
 from headrace.kafka.dead_letters import REPLAYS, replays
-from headrace.kafka.failures import error_of
 from headrace.plan.graph import Plan
 from headrace.runtime.signals import stopped_by_signals
 
@@ -163,8 +162,8 @@ class _Records(KafkaRecordSerializationSchema):
 class Replay:
     """Runs of one job: from one dead-letter topic to where its letters came from, or to one other topic."""
 
-    def __init__(self, properties: Mapping[str, str], topic: str, order: Order, state_dir: Path) -> None:
-        self._properties = properties
+    def __init__(self, cluster: Cluster, topic: str, order: Order, state_dir: Path) -> None:
+        self._cluster = cluster
         self._topic = topic
         self._order = order
         self._state_dir = state_dir
@@ -232,8 +231,8 @@ class Replay:
         env.set_parallelism(1)
         if not is_dry:
             env.enable_checkpointing(_INTERVAL_MS)
-        source = letters_source(self._properties, self._topic)
-        topic_id = _topic_id(source, self._topic)
+        source = letters_source(self._cluster, self._topic)
+        topic_id = self._topic_id()
         outcomes = (
             letters_stream(env, source)
             .uid(f"letters-{secrets.token_hex(6)}")
@@ -251,8 +250,15 @@ class Replay:
         with stopped_by_signals(lambda: [] if self._job is None or self._job.has_ended else [self._job]), found:
             yield from found
 
+    def _topic_id(self) -> str | None:
+        with self._cluster.admin(f"topic {self._topic!r} could not be described") as admin:
+            described = admin.describe_topics([self._topic])[self._topic]
+        return described.topic_id if isinstance(described, TopicDescription) else None
+
     def _sink(self) -> KafkaSink:
-        builder = KafkaSink.builder().set_properties(self._properties).set_record_serializer(_Records(self._order.to))
+        builder = (
+            KafkaSink.builder().set_properties(self._cluster.properties).set_record_serializer(_Records(self._order.to))
+        )
         builder.set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE)
         return builder.set_transactional_id_prefix(_PREFIX).build()
 
@@ -264,17 +270,6 @@ class Replay:
     def start_job(self, plan: Plan, configuration: Configuration) -> JobClient:
         self._job = runtime.start_job(plan, configuration, lambda job: watched(job, None))
         return self._job
-
-
-def _topic_id(source: KafkaSource, topic: str) -> str | None:
-    admin = source.create_admin("admin-client")
-    try:
-        described = admin.describe_topics([topic])[topic]
-    except ClientError as error:
-        raise error_of(f"topic {topic!r} cannot be read", error.failure, source.bootstrap_servers) from None
-    finally:
-        admin.close()
-    return described.topic_id if isinstance(described, TopicDescription) else None
 
 
 def load_repair(text: str) -> Repair:
