@@ -35,7 +35,6 @@ from headrace.kafka.client.protocol import (
     TopicDescription,
 )
 from headrace.kafka.client.reports import is_hopeless
-from headrace.kafka.deserialization import whole_records
 from headrace.kafka.failures import error_of
 from headrace.kafka.offsets import KafkaOffsetResetStrategy, LogOffsets, reset
 from headrace.kafka.rate_limit import RateLimit
@@ -235,8 +234,7 @@ class KafkaReader(SourceReader):
 
     def _take(self, records: Records) -> Batch | None:
         progress = self._progress[records.partition]
-        values = whole_records(records) if self.gives_many else records.values
-        timestamps, next_offset = records.timestamps, records.next_offset
+        values, timestamps, next_offset = records.values, records.timestamps, records.next_offset
         stop = progress.split.stop
         if self._is_end is not None and stop is None and (stop := self._find_end(progress, records)) is not None:
             # From here on it is an end like any other: in snapshots, too.

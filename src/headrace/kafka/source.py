@@ -210,10 +210,7 @@ class KafkaSource(Source):
             consumer = default_client().consumer(
                 settings,
                 with_text=is_text,
-                with_keys=is_whole,
-                with_headers=is_whole,
-                with_offsets=is_whole,
-                with_timestamp_types=is_whole,
+                whole_records=is_whole,
                 token=token_source(properties),
             )
         except ClientError as error:
