@@ -45,6 +45,8 @@ _LOG = logging.getLogger("headrace.kafka")
 _NOT_IN_LOG = frozenset({"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE", "_LOG_TRUNCATION"})
 _OTHER_MEMBERS = frozenset({"UNKNOWN_MEMBER_ID", "ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "FENCED_INSTANCE_ID"})
 _SHOWN_BYTES = 64
+_LONG_WAIT_S = 1.0
+"""For the next permit: a partition that is paused and resumed is fetched again, which is too much for shorter ones."""
 
 
 @dataclass(slots=True)
@@ -160,6 +162,7 @@ class KafkaReader(SourceReader):
         self._committed: dict[KafkaTopicPartition, int] = {}
         self._commits = settings.group_id is not None
         self._told_of: set[str] = set()
+        self._ahead: dict[KafkaTopicPartition, Records] = {}
         self._has_answers = False
 
     def add_splits(self, splits: Sequence[Split]) -> None:
@@ -188,9 +191,10 @@ class KafkaReader(SourceReader):
         if self._rate_limit is not None:
             max_records = min(max_records, self._rate_limit.allowed(now))
             if not max_records:
-                # What else the client has to say comes with the next record, or the end.
-                time.sleep(min(timeout_s, self._rate_limit.wait_s()))
+                self._wait_for_permit(self._rate_limit, timeout_s)
                 return []
+            if self._ahead and (batch := self._release()) is not None:
+                return [batch]
         is_reading = self._unfinished > 0
         while True:
             batches = self._poll(max_records, timeout_s)
@@ -199,7 +203,32 @@ class KafkaReader(SourceReader):
             if batches or is_reading or timeout_s <= 0:
                 return batches
 
-    def _poll(self, max_records: int, timeout_s: float) -> list[Batch]:
+    def _wait_for_permit(self, limit: RateLimit, timeout_s: float) -> None:
+        wait_s = limit.wait_s()
+        if wait_s <= _LONG_WAIT_S:
+            # What else the client has to say comes with the next record, or the end.
+            time.sleep(min(timeout_s, wait_s))
+            return
+        # One record of each partition may come, and waits here while the partition is paused. So ends, failures and the
+        # outcomes of commits do not wait for the next permit.
+        self._poll(1, min(timeout_s, wait_s), holds=True)
+
+    def _release(self) -> Batch | None:
+        """A record that came ahead of its permit, and whose split is not paused."""
+        for partition, records in self._ahead.items():
+            if not self._progress[partition].is_paused:
+                del self._ahead[partition]
+                self._pause_and_resume([], [partition])
+                return self._permitted(records)
+        return None
+
+    def _permitted(self, records: Records) -> Batch | None:
+        batch = self._take(records)
+        if batch is not None and self._rate_limit is not None:
+            self._rate_limit.take(len(batch.values))
+        return batch
+
+    def _poll(self, max_records: int, timeout_s: float, *, holds: bool = False) -> list[Batch]:
         try:
             events = self._consumer.consume(max_records, max(0.0, timeout_s))
         except ClientError as error:
@@ -209,10 +238,11 @@ class KafkaReader(SourceReader):
             match event:
                 case Records():
                     self._has_answers = True
-                    if (batch := self._take(event)) is not None:
+                    if holds:
+                        self._ahead[event.partition] = event
+                        self._pause_and_resume([event.partition], [])
+                    elif (batch := self._permitted(event)) is not None:
                         batches.append(batch)
-                        if self._rate_limit is not None:
-                            self._rate_limit.take(len(batch.values))
                 case EndOfPartition(partition, offset):
                     self._has_answers = True
                     progress = self._progress[partition]
@@ -340,6 +370,7 @@ class KafkaReader(SourceReader):
             is_start = is_start and moved.offset == log.start
             progress.split = replace(split, position=moved.offset, topic_id=topic_id, is_start=is_start)
             progress.position = progress.handed_out = moved.offset
+        self._ahead.pop(split.partition, None)
         self._consumer.unassign([split.partition])
         if progress.is_finished:
             progress.is_assigned = False
@@ -375,7 +406,7 @@ class KafkaReader(SourceReader):
         progress = self._by_id[split_id]
         if progress.is_finished:
             return True
-        if progress.end is None:
+        if progress.end is None or progress.split.partition in self._ahead:
             return False
         if self._settings.reads_uncommitted:
             # Records that the client has fetched, or heard of, and not handed over yet.
@@ -385,17 +416,23 @@ class KafkaReader(SourceReader):
 
     def pause_or_resume_splits(self, splits_to_pause: Iterable[str], splits_to_resume: Iterable[str]) -> None:
         paused, resumed = self._reading(splits_to_pause), self._reading(splits_to_resume)
-        try:
-            if paused:
-                self._consumer.pause([progress.split.partition for progress in paused])
-            if resumed:
-                self._consumer.resume([progress.split.partition for progress in resumed])
-        except ClientError as error:
-            raise error_of("partitions could not be paused", error.failure, self._settings.servers) from None
+        self._pause_and_resume(
+            [progress.split.partition for progress in paused],
+            [at.split.partition for at in resumed if at.split.partition not in self._ahead],
+        )
         for progress in paused:
             progress.is_paused = True
         for progress in resumed:
             progress.is_paused = False
+
+    def _pause_and_resume(self, paused: list[KafkaTopicPartition], resumed: list[KafkaTopicPartition]) -> None:
+        try:
+            if paused:
+                self._consumer.pause(paused)
+            if resumed:
+                self._consumer.resume(resumed)
+        except ClientError as error:
+            raise error_of("partitions could not be paused", error.failure, self._settings.servers) from None
 
     def _reading(self, split_ids: Iterable[str]) -> list[_Progress]:
         """Those that are not at their end: the client has let go of the others."""
