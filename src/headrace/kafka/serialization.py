@@ -282,14 +282,14 @@ class KafkaRecordSerializationSchemaBuilder:
         if self._topic is not None:
             raise ConfigError("`set_topic_selector` cannot be used: `set_topic` already says where to write; call one")
         select = topic_selector.apply if isinstance(topic_selector, KafkaTopicSelector) else topic_selector
-        self._topic_selector = _called("set_topic_selector", "KafkaTopicSelector", select)
+        self._topic_selector = _called("set_topic_selector", KafkaTopicSelector, select)
         return self
 
     def set_header_provider(self, header_provider: HeadersOf) -> KafkaRecordSerializationSchemaBuilder:
         """Which headers each element's record gets. *Extension*: a `HeaderProvider`, or any callable that takes an
         element and gives pairs of name and value, or a mapping."""
         provide = header_provider.get_headers if isinstance(header_provider, HeaderProvider) else header_provider
-        self._headers_of = _called("set_header_provider", "HeaderProvider", provide)
+        self._headers_of = _called("set_header_provider", HeaderProvider, provide)
         return self
 
     def set_partitioner(self, partitioner: KafkaPartitioner) -> KafkaRecordSerializationSchemaBuilder:
@@ -306,7 +306,7 @@ class KafkaRecordSerializationSchemaBuilder:
 
         *Extension*: any callable that gives bytes will do.
         """
-        serializer_of(key_serialization_schema)
+        check_schema(serializer_of, key_serialization_schema, "set_key_serialization_schema")
         self._key_schema = key_serialization_schema
         return self
 
@@ -314,7 +314,7 @@ class KafkaRecordSerializationSchemaBuilder:
         self, value_serialization_schema: SerializationSchema | Serializer
     ) -> KafkaRecordSerializationSchemaBuilder:
         """How an element becomes its record's value. *Extension*: any callable that gives bytes will do."""
-        serializer_of(value_serialization_schema)
+        check_schema(serializer_of, value_serialization_schema, "set_value_serialization_schema")
         self._value_schema = value_serialization_schema
         return self
 
@@ -338,7 +338,19 @@ class KafkaRecordSerializationSchemaBuilder:
         )
 
 
-def _called(setter: str, kind: str, function: Any) -> Any:
+def check_schema(function_of: Callable[[Any], Any], schema: Any, setter: str) -> None:
+    """Raises `ConfigError` for what `setter` was given and is no schema."""
+    try:
+        function_of(schema)
+    except ConfigError as error:
+        raise ConfigError(f"`{setter}`: {error}") from None
+
+
+def _called(setter: str, kind: type, function: Any) -> Any:
+    if isinstance(function, type) and issubclass(function, kind):
+        raise ConfigError(
+            f"`{setter}` takes an instance, got the class {function.__name__}; give it `{function.__name__}()`"
+        )
     if not callable(function):
-        raise ConfigError(f"`{setter}` takes a {kind} or a callable function, got {type(function).__name__}")
+        raise ConfigError(f"`{setter}` takes a {kind.__name__} or a callable function, got {type(function).__name__}")
     return function

@@ -24,6 +24,7 @@ from headrace.kafka.failures import error_of, undelivered
 from headrace.kafka.lineage import LineageVertex, kafka_datasets
 from headrace.kafka.properties import (
     Role,
+    checked,
     masked,
     producer_settings,
     read_bool,
@@ -31,6 +32,7 @@ from headrace.kafka.properties import (
     resolve_secrets,
     token_source,
     translate,
+    with_brokers,
 )
 from headrace.kafka.record_size import check_size, largest_record, wire_size
 from headrace.kafka.serialization import (
@@ -197,7 +199,7 @@ class KafkaSinkBuilder:
 
     def set_bootstrap_servers(self, bootstrap_servers: str) -> KafkaSinkBuilder:
         """The brokers to begin with, `host:port`, separated by commas."""
-        return self.set_property("bootstrap.servers", bootstrap_servers)
+        return self._set("set_bootstrap_servers", {"bootstrap.servers": bootstrap_servers})
 
     def set_delivery_guarantee(self, delivery_guarantee: DeliveryGuarantee) -> KafkaSinkBuilder:
         """What holds after a failure; NONE without this call."""
@@ -238,26 +240,25 @@ class KafkaSinkBuilder:
         of its last commit; the group's name is followed by the region's. The value of a property that is a secret may
         be `env:NAME` or `file:PATH`, and is looked up there when a client is made.
         """
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise ConfigError(f"properties are strings; `{key}` is set to a {type(value).__name__}")
-        self._properties[key] = value
-        return self
+        if not isinstance(key, str):
+            raise ConfigError(f"`set_property` takes the name of a property, got {type(key).__name__}")
+        return self._set("set_property", {key: value})
 
     def set_properties(self, props: Mapping[str, str]) -> KafkaSinkBuilder:
         """Several properties; later calls win. *Extension*: PyFlink's sink takes them singly only."""
-        for key, value in props.items():
-            self.set_property(key, value)
-        return self
+        return self._set("set_properties", props)
 
     def set_kafka_producer_config(self, props: Mapping[str, str]) -> KafkaSinkBuilder:
         """The same as `set_properties`, under the name that it has in Flink's Java API. *Extension*."""
-        return self.set_properties(props)
+        return self._set("set_kafka_producer_config", props)
+
+    def _set(self, setter: str, properties: Mapping[str, str]) -> KafkaSinkBuilder:
+        self._properties.update(checked(properties, setter))
+        return self
 
     def build(self) -> KafkaSink:
         """The sink. Raises `ConfigError` for what is missing or contradicts itself; nothing is contacted."""
-        properties = self._properties
-        if not properties.get("bootstrap.servers"):
-            raise ConfigError("a KafkaSink needs brokers: call `set_bootstrap_servers`")
+        properties = with_brokers(self._properties, "a KafkaSink needs brokers: call `set_bootstrap_servers`")
         if self._serializer is None:
             raise ConfigError("a KafkaSink needs a record serializer: call `set_record_serializer`")
         if self._guarantee is DeliveryGuarantee.EXACTLY_ONCE:
@@ -493,11 +494,11 @@ def _fitting(
 
     return made
 
+
 def _with_bytes(record: ProducerRecord) -> KafkaProducerRecord:
     topic, given, given_key, partition, timestamp, headers = record
     value, key = _as_bytes((given, given_key), topic)
     return KafkaProducerRecord(topic, value, key, partition, timestamp, headers)
-
 
 
 def _as_bytes(values: Sequence[Any], topic: str) -> Sequence[bytes | None]:
