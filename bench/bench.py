@@ -29,9 +29,10 @@ from headrace.broker.dev_broker import KAFKA_VERSIONS, DevBroker
 from headrace.errors import HeadraceError
 
 import report
-from contestants import JAVA_SINK, JAVA_SOURCE, JOBS, LANES, OURS, Name, title
+from contestants import JAVA_SINK, JAVA_SOURCE, JOBS, LANES, METRICS, OURS, Name, title
 from measure import Bench
 from peers import FLINK_VERSION, Peers, prepare
+from records import Encoding
 
 ROWS = (*JOBS, "first", "latency")
 LATENCY_RATE = 100
@@ -49,10 +50,12 @@ def say(what: str) -> None:
 
 
 def contestants(row: str, peers: Peers | None) -> list[Name]:
-    """Who takes part in a row: lanes against each other; Flink where a goal names it, and where it is told what it
-    takes to start and answer."""
+    """Who takes part in a row: lanes against each other, and so with and without metrics; Flink where a goal names it,
+    and where it is told what it takes to start and answer."""
     if row in ("lanes", "heavy"):
         return list(LANES)
+    if row == "metrics":
+        return list(METRICS)
     with_flink = peers is not None and row in ("map-eos", "keyed", "first", "latency")
     return [*OURS, "loop", "flink", "pyflink"] if with_flink else [*OURS, "loop"]
 
@@ -74,7 +77,8 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
         for row in options.only
     }
     source, few, heavy, dressed = "", "", "", ""
-    if any(row in JOBS and not JOBS[row].dressed for row in chosen):
+    others: dict[Encoding, str] = {}
+    if any(row in JOBS and not JOBS[row].dressed and JOBS[row].encoding == "json" for row in chosen):
         source = bench.topics.create("bench.items", append_time=False)
         say(f"writing {options.records:,} records")
         bench.topics.fill(source, options.records, say)
@@ -84,6 +88,11 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
         dressed = bench.topics.create("bench.dressed", append_time=False)
         say(f"writing {options.records:,} records with keys and headers")
         bench.topics.fill(dressed, options.records, say, dressed=True)
+    for encoding in dict.fromkeys(JOBS[row].encoding for row in chosen if row in JOBS):
+        if encoding != "json":
+            others[encoding] = bench.topics.create(f"bench.{encoding}", append_time=False)
+            say(f"writing {options.records:,} records in {encoding}")
+            bench.topics.fill(others[encoding], options.records, say, encoding=encoding)
     if "heavy" in chosen:
         heavy = bench.topics.create("bench.heavy", append_time=False)
         bench.topics.fill(heavy, options.records // HEAVY, say)
@@ -93,7 +102,7 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
     for number in range(options.rounds):
         for row, names in chosen.items():
             for name in in_turn(names, number):
-                at = f"round {number + 1} of {options.rounds}  {row:<8} {title(name, 'at-least-once'):<21}"
+                at = f"round {number + 1} of {options.rounds}  {row:<11} {title(name, 'at-least-once'):<21}"
                 if row == "first":
                     seconds = bench.first_result(name, few)
                     results.first_result_s.setdefault(name, []).append(seconds)
@@ -104,12 +113,12 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
                     say(f"{at}{latency.p50_ms:9.0f} ms p50, {latency.p99_ms:.0f} ms p99")
                 else:
                     topic, records = (heavy, options.records // HEAVY) if row == "heavy" else (source, options.records)
-                    topic = dressed if JOBS[row].dressed else topic
+                    topic = dressed if JOBS[row].dressed else others.get(JOBS[row].encoding, topic)
                     run = bench.throughput(row, name, topic, records)
                     results.throughput.setdefault(row, {}).setdefault(name, []).append(run)
                     say(f"{at}{run.records_s:9,.0f} records/s, {run.cpu_us:.2f} µs CPU each")
     # In the order of the lists, not of the last round.
-    order: tuple[Name, ...] = (*OURS, "loop", "flink", "pyflink", *LANES)
+    order: tuple[Name, ...] = (*OURS, "loop", "flink", "pyflink", *LANES, *METRICS)
     for row in results.throughput:
         results.throughput[row] = {n: results.throughput[row][n] for n in order if n in results.throughput[row]}
 
@@ -135,7 +144,9 @@ def settings(options: argparse.Namespace, peers: Peers | None) -> dict[str, obje
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}; the broker is on the same cores",
         "Kafka": f"{options.kafka_version}, one broker, JVM at full speed, no compression, topics of 4 partitions",
         "clients": f"confluent-kafka {version('confluent-kafka')}, librdkafka {confluent_kafka.libversion()[0]}",
-        "Python": f"{platform.python_version()}, orjson {version('orjson')}",
+        "Python": ", ".join(
+            [platform.python_version(), *(f"{n} {version(n)}" for n in ("orjson", "msgspec", "fastavro", "protobuf"))]
+        ),
         "records": f"{options.records:,} of 170 bytes; {options.rounds} rounds, contestants in turn",
         "checkpoints, commits": "each second",
         "records/s": "from the broker's append of the first output to that of the last; median (least–most)",
@@ -158,7 +169,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--records", type=int, help="in each run (default 1,000,000; 2,000,000 with peers)")
     parser.add_argument("--rounds", type=int, help="default 5; 3 with peers")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
-    parser.add_argument("--contestants", nargs="+", choices=(*OURS, "loop", "flink", "pyflink", *LANES), metavar="NAME")
+    names = (*OURS, "loop", "flink", "pyflink", *LANES, *METRICS)
+    parser.add_argument("--contestants", nargs="+", choices=names, metavar="NAME")
     parser.add_argument("--latency-seconds", type=float, help="of load at 100 records/s, each run (default 10)")
     parser.add_argument("--quick", action="store_true", help="100,000 records, one round")
     parser.add_argument("--memory", action="store_true", help="only Headrace's memory, over a long run")

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Literal
 
 from peers import Peers
+from records import Encoding
 
 HERE = Path(__file__).parent
 
 Guarantee = Literal["at-least-once", "exactly-once"]
-Name = Literal["native", "pure", "loop", "flink", "pyflink", "one", "two"]
-"""`native` and `pure` are Headrace, on each of its Kafka clients; `one` and `two` are it with so many lanes."""
+Name = Literal["native", "pure", "loop", "flink", "pyflink", "one", "two", "silent", "scraped"]
+"""`native` and `pure` are Headrace, on each of its Kafka clients; `one` and `two` are it with so many lanes; `silent`
+and `scraped` without metrics, and with metrics that are read each second."""
 
 OURS: tuple[Name, Name] = ("native", "pure")
 LANES: dict[Name, int] = {"one": 1, "two": 2}
+METRICS: tuple[Name, Name] = ("silent", "scraped")
 
 # What helps Flink's Kafka clients most here: half as much again for the map. librdkafka has the like by default.
 JAVA_SOURCE = ("max.partition.fetch.bytes=4194304", "max.poll.records=5000")
@@ -37,6 +40,8 @@ class Job:
     dressed: bool = False
     """Whether the input has keys and headers; `extra` are arguments of our program alone."""
     extra: tuple[str, ...] = ()
+    encoding: Encoding = "json"
+    """What input and output are written in."""
 
 
 JOBS = {
@@ -54,6 +59,27 @@ JOBS = {
         dressed=True,
         extra=("--headers",),
     ),
+    "json-schema": Job(
+        "JSON row schema, against dicts by orjson", "at-least-once", "schema_map.py", "map", extra=("--schema", "json")
+    ),
+    "avro": Job(
+        "Avro as dicts",
+        "at-least-once",
+        "schema_map.py",
+        "avro",
+        extra=("--schema", "avro"),
+        encoding="avro",
+    ),
+    "protobuf": Job(
+        "Protobuf messages",
+        "at-least-once",
+        "schema_map.py",
+        "protobuf",
+        extra=("--schema", "protobuf"),
+        encoding="protobuf",
+    ),
+    "struct": Job("JSON as msgspec Structs", "at-least-once", "schema_map.py", "struct", extra=("--schema", "struct")),
+    "metrics": Job("JSON map whose metrics are read each second", "at-least-once", "json_map.py", "map"),
     "keyed": Job("count over 5,000 keys, exactly-once", "exactly-once", "keyed_count.py", "count", "KeyedCount"),
 }
 
@@ -76,6 +102,8 @@ def title(name: Name, guarantee: Guarantee) -> str:
             return f"Headrace, {name} client"
         case "one" | "two":
             return f"Headrace, {name} lane" + ("s" if name == "two" else "")
+        case "silent" | "scraped":
+            return f"Headrace, {name}"
         case "loop":
             return "hand-written loop" + (", transactions" if guarantee == "exactly-once" else "")
         case "flink":
@@ -90,8 +118,9 @@ def command(name: Name, job: Job, run: Run, peers: Peers | None) -> list[str]:
     common += ["--guarantee", job.guarantee, *(["--unbounded"] if run.unbounded else [])]
     checkpoints = ["--checkpoints", (run.folder / "checkpoints").as_uri()]
     match name:
-        case "native" | "pure" | "one" | "two":
-            own = ["--lanes", str(LANES.get(name, 1)), "--work-us", str(job.work_us), *job.extra]
+        case "native" | "pure" | "one" | "two" | "silent" | "scraped":
+            own = ["--metrics"] if name == "scraped" else []
+            own += ["--lanes", str(LANES.get(name, 1)), "--work-us", str(job.work_us), *job.extra]
             return [sys.executable, str(HERE / "jobs" / job.program), *common, *checkpoints, *own]
         case "loop":
             return [sys.executable, str(HERE / "loops.py"), job.loop, *common]

@@ -14,10 +14,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
+import fastavro
+import msgspec
 import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
+
+from records import AVRO_SCHEMA, item_class
 
 BATCH = 500
 QUEUE = 500_000
@@ -64,6 +69,48 @@ def enrich_with_headers(messages: list[Message], producer: Producer, topic: str)
             item = loads(message.value())
             item["title"] = item["title"].upper()
             produce(topic, dumps(item), key, -1, None, None, message.timestamp()[1], headers)
+
+
+def enrich_avro(messages: list[Message], producer: Producer, topic: str) -> None:
+    """Avro in, one field changed, Avro out."""
+    produce, reader, writer = producer.produce, fastavro.schemaless_reader, fastavro.schemaless_writer
+    for message in messages:
+        item = reader(BytesIO(message.value()), SCHEMA, None)
+        item["title"] = item["title"].upper()
+        out = BytesIO()
+        writer(out, SCHEMA, item)
+        produce(topic, out.getvalue(), None, -1, None, None, message.timestamp()[1])
+
+
+def enrich_protobuf(messages: list[Message], producer: Producer, topic: str) -> None:
+    """The same in Protobuf."""
+    produce, parse = producer.produce, item_class().FromString
+    for message in messages:
+        item = parse(message.value())
+        item.title = item.title.upper()
+        produce(topic, item.SerializeToString(), None, -1, None, None, message.timestamp()[1])
+
+
+class Item(msgspec.Struct):
+    id: int
+    source: str
+    title: str
+    published_at: int
+    price: float
+    note: str
+
+
+def enrich_struct(messages: list[Message], producer: Producer, topic: str) -> None:
+    """JSON in and out, by structures."""
+    produce, decode, encode = producer.produce, DECODER.decode, ENCODER.encode
+    for message in messages:
+        item = decode(message.value())
+        item.title = item.title.upper()
+        produce(topic, encode(item), None, -1, None, None, message.timestamp()[1])
+
+
+SCHEMA = fastavro.parse_schema(AVRO_SCHEMA)
+DECODER, ENCODER = msgspec.json.Decoder(Item), msgspec.json.Encoder()
 
 
 def counting() -> Loop:
@@ -135,6 +182,9 @@ def main() -> None:
             "map": enrich,
             "whole": enrich_whole,
             "headers": enrich_with_headers,
+            "avro": enrich_avro,
+            "protobuf": enrich_protobuf,
+            "struct": enrich_struct,
             "count": counting(),
         }[options.job]
     )
@@ -189,7 +239,7 @@ def one_or_more(consumer: Consumer) -> list[Message]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="a hand-written Kafka loop")
-    parser.add_argument("job", choices=("bytes", "map", "whole", "headers", "count"))
+    parser.add_argument("job", choices=("bytes", "map", "whole", "headers", "avro", "protobuf", "struct", "count"))
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--input", required=True)
     parser.add_argument("--output", required=True)

@@ -7,10 +7,14 @@ CPU is that of the program and its children (the broker's is not in it) between 
 
 from __future__ import annotations
 
+import contextlib
+import re
 import statistics
+import threading
 import time
+import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +23,12 @@ import orjson
 from contestants import JOBS, Job, Name, Run, command, environ
 from peers import Peers
 from process import Measured
-from records import altered, key, record
+from records import altered, decoded, key, record
 from topics import PARTITIONS, Output, Topics
 
 _RUN_TIMEOUT_S = 600.0
 _FIRST_TIMEOUT_S = 120.0
+_SCRAPE_S = 1.0
 _CHECKED = 10
 """Of the map's outputs, one in so many is parsed and compared; all are counted."""
 
@@ -50,6 +55,32 @@ class Latency:
     records: int
 
 
+@contextlib.contextmanager
+def _scraped(process: Measured, *, wanted: bool) -> Iterator[None]:
+    """Reads the program's metrics each second, from when it says where they are."""
+    if not wanted:
+        yield
+        return
+    ended = threading.Event()
+    pages: list[bytes] = []
+
+    def scrape() -> None:
+        while not ended.wait(_SCRAPE_S if pages else 0.05):
+            if (url := re.search(r"metrics of job .*: (http:\S+)", process.output())) is not None:
+                with contextlib.suppress(OSError), urllib.request.urlopen(url[1], timeout=5) as answer:
+                    pages.append(answer.read())
+
+    thread = threading.Thread(target=scrape, name="scraper", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    if not any(b"pendingRecords" in page for page in pages):
+        raise RuntimeError(f"its metrics were read {len(pages)} times, and never whole\n{process.tail()}")
+
+
 class Bench:
     """Runs contestants on one broker; each run has names and a folder of its own."""
 
@@ -63,7 +94,7 @@ class Bench:
     def throughput(self, row: str, name: Name, source: str, records: int) -> Throughput:
         """One bounded run over the `records` records of topic `source`."""
         run = self._new_run(f"{row}-{name}", source)
-        with self._started(name, JOBS[row], run) as process:
+        with self._started(name, JOBS[row], run) as process, _scraped(process, wanted=name == "scraped"):
             process.wait(_RUN_TIMEOUT_S + records / 5_000)
             check = _Check(row)
             output = self.topics.read(run.output, check)
@@ -172,7 +203,7 @@ class _Check:
                 self._sums[item["source"]] += item["count"]
             return
         for value in values[::_CHECKED]:
-            item = orjson.loads(value)
+            item = decoded(value, JOBS[self._row].encoding)
             number = item["id"]
             right = value == record(number) if self._row == "bytes" else altered(item, number)
             if not right or number in self._ids:

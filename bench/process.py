@@ -75,9 +75,13 @@ class Measured:
         """SIGTERM to the program."""
         self._process.terminate()
 
+    def output(self) -> str:
+        """What the program printed."""
+        return self._log.read_text(errors="replace")
+
     def tail(self) -> str:
         """The last lines that the program printed."""
-        lines = self._log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
+        lines = self.output().splitlines()[-_SHOWN_LINES:]
         return "\n".join([" ".join(self._command), *(f"  | {line}" for line in lines)])
 
     def cpu_s(self, from_s: float, to_s: float) -> float:

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from records import key, record
+from records import Encoding, encoded, key, record
 
 # Of messages with values, which the stubs cannot say.
 Message = Any
@@ -76,7 +76,15 @@ class Topics:
         for future in self._admin.delete_topics(list(names)).values():
             future.result(30)
 
-    def fill(self, name: str, count: int, say: Callable[[str], None], *, dressed: bool = False) -> None:
+    def fill(
+        self,
+        name: str,
+        count: int,
+        say: Callable[[str], None],
+        *,
+        dressed: bool = False,
+        encoding: Encoding = "json",
+    ) -> None:
         """Writes records 0 to `count` - 1, spread over the partitions one by one; `dressed` with keys and headers."""
         failed: list[str] = []
         producer = self.producer(lambda error: failed.append(str(error)), linger_ms=20)
@@ -89,7 +97,7 @@ class Topics:
                             name, record(number), key(number).encode(), number % PARTITIONS, headers=headers
                         )
                     else:
-                        producer.produce(name, record(number), None, number % PARTITIONS)
+                        producer.produce(name, encoded(number, encoding), None, number % PARTITIONS)
                     break
                 except BufferError:
                     producer.poll(0.05)

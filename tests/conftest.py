@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from tests.registry.apicurio import ApicurioRegistry
 
 from headrace.broker import KAFKA_VERSIONS, DevBroker
 from headrace.datastream.job import unnamed_jobs
@@ -26,6 +29,13 @@ def kafka() -> Iterator[DevBroker]:
     """A running broker for the whole test run. `HEADRACE_TEST_KAFKA_VERSION` chooses another version."""
     with DevBroker(os.environ.get("HEADRACE_TEST_KAFKA_VERSION", KAFKA_VERSIONS[0])) as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[str]:
+    """The address of a running schema registry for the whole test run."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, ApicurioRegistry(Path(folder)) as running:
+        yield running.url
 
 
 @pytest.fixture

@@ -34,7 +34,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--source-property", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--sink-property", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--headers", action="store_true", help="write keys and headers too")
+    parser.add_argument("--schema", choices=("json", "avro", "protobuf", "struct"), help="what records are read with")
     parser.add_argument("--lanes", type=int, default=1, help="the job's parallelism")
+    parser.add_argument("--metrics", action="store_true", help="show metrics, at any port")
     parser.add_argument("--work-us", type=int, default=0, help="CPU time that the function takes beside its work")
     return parser.parse_args()
 
@@ -43,6 +45,8 @@ def environment(options: argparse.Namespace) -> StreamExecutionEnvironment:
     """An environment with a checkpoint each second, and parallelism 1 unless asked for more."""
     configuration = Configuration()
     configuration.set_string("execution.checkpointing.dir", options.checkpoints)
+    if options.metrics:
+        configuration.set_string("metrics.reporter.prom.port", "0")
     env = StreamExecutionEnvironment.get_execution_environment(configuration)
     env.set_parallelism(options.lanes)
     env.enable_checkpointing(1000)

@@ -45,7 +45,7 @@ Fetch = Callable[["Artefact", Path, Callable[[int], None]], Path]
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """One file: Maven coordinate `group:artefact:version` (always a jar), SHA-256 in hex, size in bytes."""
+    """One file: Maven coordinate `group:artefact[:packaging[:classifier]]:version`, SHA-256 in hex, size in bytes."""
 
     coordinate: str
     sha256: str
@@ -57,9 +57,19 @@ class Artefact:
 
         >>> Artefact("org.slf4j:slf4j-api:1.7.36", "00", 1).path.as_posix()
         'org/slf4j/slf4j-api/1.7.36/slf4j-api-1.7.36.jar'
+        >>> Artefact("io.apicurio:apicurio-registry-app:tar.gz:all:3.3.3", "00", 1).path.name
+        'apicurio-registry-app-3.3.3-all.tar.gz'
         """
-        group, name, version = self.coordinate.split(":")
-        return Path(*group.split("."), name, version, f"{name}-{version}.jar")
+        group, name, packaging, classifier, version = self.parts
+        file = f"{name}-{version}-{classifier}" if classifier else f"{name}-{version}"
+        return Path(*group.split("."), name, version, f"{file}.{packaging}")
+
+    @property
+    def parts(self) -> tuple[str, str, str, str, str]:
+        """Group, artefact, packaging (`jar`, unless it is said), classifier (mostly none) and version."""
+        group, name, *kind, version = self.coordinate.split(":")
+        packaging, classifier = [*kind, *("jar", "")[len(kind) :]]
+        return group, name, packaging, classifier, version
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +250,9 @@ def maven_fetch(environ: Mapping[str, str] = os.environ) -> Fetch:
             yield received
 
         context = _context(folder, environ, PythonResolver(progress_callback=report))
+        group, name, packaging, classifier, version = artefact.parts
         try:
-            file: Path = context.create_dependency(artefact.coordinate).artifact.resolve()
+            file: Path = context.project(group, name).at_version(version).artifact(classifier, packaging).resolve()
         except (RequestException, RuntimeError) as error:
             # Their text may hold a mirror's address with a password in it: name the kind only.
             what = "it is in none of the repositories" if isinstance(error, RuntimeError) else type(error).__name__

@@ -1,9 +1,9 @@
 """Every snippet of the README and the docs runs, in order, on a real broker.
 
 A Python block is a program, named by its first line (`# name.py`). It is run where it stands, unless a `headrace run`
-of the page does so. Shell blocks are run line by line: `headrace …` as it is (`headrace broker` is the test's own
-broker, on which the topics that it names are created); `make …` has to be a target that there is, `pip install` to name
-an extra.
+or `headrace check` of the page takes it. Shell blocks are run line by line: `headrace …` as it is (`headrace broker` is
+the test's own broker, on which the topics that it names are created); `make …` has to be a target that there is,
+`pip install` to name an extra.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from headrace.cli.broker import broker as broker_command
 from headrace.kafka.client.provision import create_topics
 
 _ADDRESS = "localhost:9092"
+_REGISTRY = "http://localhost:8081"
 _SAYS_IT_RUNS = re.compile(r"job `.*` (starts from the beginning|resumes from)")
 _TIMEOUT_S = 60
 
@@ -34,9 +35,10 @@ _TIMEOUT_S = 60
 class Page:
     """A page while it is run: its folder, and its own names on the broker."""
 
-    def __init__(self, path: Path, folder: Path, kafka: DevBroker) -> None:
+    def __init__(self, path: Path, folder: Path, kafka: DevBroker, registry: str) -> None:
         self.folder = folder
         self._bootstrap = kafka.bootstrap_servers
+        self._registry = registry
         self._names = f"docs-{uuid.uuid4().hex[:8]}."
         self._all = snippets(path)
         self._run_by_command = {
@@ -44,7 +46,7 @@ class Page:
             for snippet in self._all
             if snippet.language == "sh"
             for line in snippet.text.splitlines()
-            if line.startswith("headrace run")
+            if line.startswith(("headrace run", "headrace check"))
             for word in line.split()
             if word.endswith(".py")
         }
@@ -56,13 +58,13 @@ class Page:
                     self._python(snippet)
                 case "sh":
                     for line in snippet.text.splitlines():
-                        self._shell(line.partition("  #")[0].strip())
+                        self._shell(self._here(line.partition("  #")[0].strip()))
                 case other:
                     pytest.fail(f"line {snippet.line}: nobody knows how to run {other!r}")
 
     def _here(self, text: str) -> str:
-        """With this broker, and topics that no other test uses."""
-        return text.replace(_ADDRESS, self._bootstrap).replace("rss.", self._names)
+        """With this broker and registry, and topics that no other test uses."""
+        return text.replace(_ADDRESS, self._bootstrap).replace(_REGISTRY, self._registry).replace("rss.", self._names)
 
     def _python(self, snippet: Snippet) -> None:
         named = re.match(r"# ([\w.]+\.py)\b", snippet.text)
@@ -86,11 +88,11 @@ class Page:
                 assert extra[1] in project["optional-dependencies"], line
             case ["headrace", "broker", *options]:
                 context = broker_command.make_context("broker", options)
-                create_topics(self._bootstrap, {self._here(t): n for t, n in context.params["topics"].items()})
+                create_topics(self._bootstrap, context.params["topics"])
             case ["headrace", "run", *_]:
                 self._run_until_it_works(words)
             case ["headrace", *_]:
-                self._call([sys.executable, "-m", *words])
+                self._call([sys.executable, "-m", *map(self._here, words)])
             case _:
                 pytest.fail(f"nobody knows how to run {line!r}")
 
@@ -140,5 +142,9 @@ class Page:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_every_snippet_of_a_page_runs(path: Path, tmp_path: Path, kafka: DevBroker) -> None:
-    Page(path, tmp_path, kafka).run()
+def test_every_snippet_of_a_page_runs(
+    path: Path, tmp_path: Path, kafka: DevBroker, request: pytest.FixtureRequest
+) -> None:
+    # A page that has nothing to do with a registry does not wait for one.
+    registry = request.getfixturevalue("registry") if _REGISTRY in path.read_text(encoding="utf-8") else ""
+    Page(path, tmp_path, kafka, registry).run()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+from confluent_kafka import Consumer as AnyConsumer
+from confluent_kafka import Producer as AnyProducer
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from headrace.broker import DevBroker
@@ -21,9 +23,12 @@ from headrace.kafka.client.protocol import (
     EndOfPartition,
     Event,
     Failure,
+    GroupDescription,
+    GroupMember,
     KafkaConsumerRecord,
     KafkaTopicPartition,
     PartitionFailed,
+    PartitionReplicas,
     Position,
     Producer,
     ProducerRecord,
@@ -398,6 +403,48 @@ def test_topics_and_offsets_are_described(
     assert admin.list_offsets([partition], NOW_MS + 21) == {partition: None}
     assert admin.committed(topic, [partition], stable=True) == {partition: None}
     assert int(admin.broker_setting("transaction.max.timeout.ms") or 0) >= 900_000
+
+
+def test_the_admin_describes_cluster_groups_settings_and_times(
+    client: Client, kafka: DevBroker, admin: Admin, make_topic: Callable[..., str], topic_name: Callable[[str], str]
+) -> None:
+    topic, missing, group = make_topic(**{"retention.ms": "1234000"}), topic_name("missing"), topic_name("group")
+    partition = KafkaTopicPartition(topic, 0)
+    cluster = admin.describe_cluster()
+    assert cluster.cluster_id == admin.cluster_id()
+    assert cluster.brokers == (1,)
+    assert cluster.operations is not None
+    assert "IDEMPOTENT_WRITE" in cluster.operations
+    described = admin.describe_topics([topic])[topic]
+    assert isinstance(described, TopicDescription)
+    assert described.replicas == {0: PartitionReplicas(1, (1,), (1,))}
+
+    settings = admin.describe_configs([topic, missing])
+    assert isinstance(settings[missing], Failure)
+    found = settings[topic]
+    assert isinstance(found, Mapping)
+    assert (found["retention.ms"], found["cleanup.policy"]) == ("1234000", "delete")
+    broker = admin.broker_settings()
+    assert isinstance(broker, Mapping)
+    assert broker["auto.create.topics.enable"] == "false"
+
+    assert admin.newest_times([partition]) == {partition: None}
+    writer = AnyProducer({"bootstrap.servers": kafka.bootstrap_servers})
+    for time_ms in (NOW_MS, NOW_MS - 7):
+        writer.produce(topic, b"x", timestamp=time_ms)
+        assert writer.flush(TIMEOUT_S) == 0
+    assert admin.newest_times([partition]) == {partition: NOW_MS}
+
+    assert admin.describe_groups([group])[group] == GroupDescription("DEAD", ())
+    reader = AnyConsumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": group, "client.id": "somebody"})
+    reader.subscribe([topic])
+    deadline = time.monotonic() + TIMEOUT_S
+    while not reader.assignment():
+        assert time.monotonic() < deadline
+        reader.poll(0.1)
+    member = GroupMember("somebody", "127.0.0.1", (partition,))
+    assert admin.describe_groups([group])[group] == GroupDescription("STABLE", (member,))
+    reader.close()
 
 
 def test_brokers_that_are_not_there_are_told_of_in_time_with_the_cause(client: Client, nobody: str) -> None:

@@ -192,7 +192,7 @@ def test_closing_waits_for_nobody() -> None:
         builder = KafkaSink.builder().set_bootstrap_servers(f"127.0.0.1:{taken.getsockname()[1]}")
         sink = builder.set_record_serializer(schema).build()
         producer = default_client().producer(sink.client_settings())
-        writer = KafkaWriter(sink, outgoing(sink, CONTEXT, lambda: producer), producer)
+        writer = KafkaWriter(sink, outgoing(sink, CONTEXT, lambda: producer, None), producer)
         writer.write([b"x"] * 1000, None)
         begun = time.monotonic()
         writer.close()

@@ -131,6 +131,27 @@ class CheckpointFolder:
             os.close(self._lock)
             self._lock = None
 
+    def running(self) -> str | None:
+        """Who holds the lock, for people; None: nobody. Makes nothing, and has a share in the lock for an instant."""
+        try:
+            lock = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+        except BlockingIOError:
+            return _holder(os.pread(lock, 4096, 0).decode(errors="replace"))
+        finally:
+            os.close(lock)
+
+    def is_writable(self) -> bool:
+        """Whether the folder can be written, or made; as far as can be said without doing so."""
+        path = self.path.absolute()
+        while not os.path.lexists(path) and path != path.parent:
+            path = path.parent
+        return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+
     def read(self) -> FolderContents:
         """Every manifest and flag, as they stood together at one moment. Needs no lock; an absent folder is empty.
 
@@ -296,14 +317,9 @@ class CheckpointFolder:
         return replace(ref, name=name)
 
     def _held(self, holder: str) -> str:
-        try:
-            found = json.loads(holder)
-            who = f"process {found['pid']} on host {found['host']}"
-        except (ValueError, TypeError, KeyError):  # it has the lock, and is about to write its name
-            who = "a process that is just starting"
         return (
-            f"job {self.job!r} is already running: {who} holds the lock on {self.path}; stop it first, or give this "
-            "copy a name or an `execution.checkpointing.dir` of its own"
+            f"job {self.job!r} is already running: {_holder(holder)} holds the lock on {self.path}; stop it first, or "
+            "give this copy a name or an `execution.checkpointing.dir` of its own"
         )
 
     def _names(self) -> list[str]:
@@ -372,6 +388,14 @@ def open_snapshot(path: Path | str) -> Snapshot:
             "aborted transaction. Start without `--from`, which asks the markers, or name an older snapshot"
         )
     return Snapshot(manifest, SnapshotFiles(file.parent))
+
+
+def _holder(text: str) -> str:
+    try:
+        found = json.loads(text)
+        return f"process {found['pid']} on host {found['host']}"
+    except (ValueError, TypeError, KeyError):  # it has the lock, and is about to write its name
+        return "a process that is just starting"
 
 
 def _missing(file: Path) -> str:

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from headrace.checkpoint.folder import FolderContents, Status, manifest_key, manifest_name
 from headrace.checkpoint.manifest import Kind, Manifest, OperatorSnapshot, decode_manifest
 from headrace.checkpoint.storage import SAVEPOINT_NAME, CheckpointFolder
+from headrace.cli.tables import print_table, table
 from headrace.cli.watch import request_savepoint
 from headrace.errors import ExternalError, StateError
 
@@ -34,17 +33,15 @@ def list_checkpoints(folder: Path) -> None:
 
     FOLDER is a state folder or one job's folder in it.  [default: .headrace]
     """
-    jobs = _jobs(folder)
+    jobs = jobs_in(folder)
     if not jobs:
         raise StateError(f"{folder} holds no checkpoints; name the state folder of a job, or a job's folder in it")
     for path in jobs:
-        job, contents = _read(path)
+        job, contents = read_job(path)
         click.echo(f"job {job!r} in {path}")
-        table = Table(box=None, pad_edge=False)
-        for heading in ("epoch", "number", "status", "time", "splits", "state", "file"):
-            table.add_column(heading, justify="right" if heading in ("epoch", "number", "splits", "state") else "left")
+        rows = table(">epoch", ">number", "status", "time", ">splits", ">state", "file")
         for manifest in contents.manifests:
-            table.add_row(
+            rows.add_row(
                 str(manifest.id.epoch),
                 str(manifest.id.number),
                 contents.status(manifest).value.lower(),
@@ -53,7 +50,7 @@ def list_checkpoints(folder: Path) -> None:
                 _size(sum(file.size_bytes for file in manifest.files)),
                 manifest_name(manifest),
             )
-        _print(table)
+        print_table(rows)
         for damaged in contents.damaged:
             click.echo(f"damaged: {damaged.problem}", err=True)
         if contents.newest is not None and contents.status(contents.newest) is Status.PREPARED:
@@ -95,7 +92,7 @@ def savepoint(folder: Path, target: Path, timeout: float) -> None:
     FOLDER is the state folder of the job, which `headrace run` has started on this machine, or the job's folder in it.
     The savepoint gets a folder of its own below TARGET, whose path is printed; `headrace run --from` starts from it.
     """
-    jobs = _jobs(folder)
+    jobs = jobs_in(folder)
     if len(jobs) != 1:
         what = ", ".join(job.name for job in jobs) or "none"
         raise StateError(f"{folder} holds the checkpoints of {len(jobs)} jobs ({what}); name one job's folder in it")
@@ -118,18 +115,18 @@ def _find(path: Path) -> tuple[Manifest, str]:
         return decode_manifest(savepoint.read_bytes(), str(savepoint)), Kind.SAVEPOINT.value
     if path.is_file():
         manifest = decode_manifest(path.read_bytes(), str(path))
-        return manifest, _read(path.resolve().parent)[1].status(manifest).value
-    jobs = _jobs(path)
+        return manifest, read_job(path.resolve().parent)[1].status(manifest).value
+    jobs = jobs_in(path)
     if len(jobs) != 1:
         what = ", ".join(job.name for job in jobs) or "none"
         raise StateError(f"{path} holds the checkpoints of {len(jobs)} jobs ({what}); name one job's folder in it")
-    _, contents = _read(jobs[0])
+    _, contents = read_job(jobs[0])
     if contents.newest is None:
         raise StateError(contents.damaged[0].problem)
     return contents.newest, contents.status(contents.newest).value
 
 
-def _jobs(folder: Path) -> list[Path]:
+def jobs_in(folder: Path) -> list[Path]:
     """The job folders that `folder` is or holds."""
     return [path for path in (folder, *sorted(folder.iterdir())) if path.is_dir() and _manifests(path)]
 
@@ -138,7 +135,7 @@ def _manifests(path: Path) -> list[str]:
     return sorted(file.name for file in path.iterdir() if manifest_key(file.name) is not None)
 
 
-def _read(path: Path) -> tuple[str, FolderContents]:
+def read_job(path: Path) -> tuple[str, FolderContents]:
     """A job's name, as its manifests have it, and what its folder holds."""
     job = path.name
     for name in _manifests(path):
@@ -172,9 +169,3 @@ def _size(size_bytes: int) -> str:
 
 def _pairs(mapping: Mapping[str, object]) -> str:
     return ", ".join(f"{key} {value}" for key, value in mapping.items())
-
-
-def _print(table: Table) -> None:
-    console = Console()
-    # Into a file or a pipe a row is one line, whatever its length.
-    Console(width=console.width if console.is_terminal else 200).print(table)

@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
 import click
 
-from headrace.cli.program import run_program
-from headrace.cli.run import settings_of, with_state_folder
+from headrace.cli.plan import first_job
+from headrace.cli.run import settings_of
 from headrace.common import options
 from headrace.common.config_options import DURATION, ConfigOption
 from headrace.common.configuration import Configuration
 from headrace.errors import NotSupportedError
 from headrace.kafka.properties_page import properties_table
 from headrace.plan.explain import explain as explain_plan
-from headrace.plan.graph import Plan
 from headrace.plan.parallelism import with_parallelism
 from headrace.runtime.settings import check_plan, read_settings
-
-
-class _Described(BaseException):
-    """Ends the program at its first job, with the job. No `Exception`, as programs catch those."""
-
-    def __init__(self, plan: Plan, configuration: Configuration) -> None:
-        super().__init__()
-        self.plan = plan
-        self.configuration = configuration
-
-
-class _Taker:
-    """Takes a job and ends the program."""
-
-    def run_job(self, plan: Plan, configuration: Configuration) -> Never:
-        raise _Described(plan, configuration)
-
-    start_job = run_job
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -78,23 +59,21 @@ def explain(
         raise click.UsageError("name a program, or give --options or --properties")
     if parallelism is not None:
         settings = Configuration(settings).set_string(options.PARALLELISM.key, str(parallelism))
-    try:
-        run_program(program, arguments, settings, _Taker())
-    except _Described as job:
-        # A plan that would be refused is shown all the same, and then what is wrong with it.
-        configuration = with_state_folder(job.configuration, program)
-        plan, refusal = job.plan, None
-        try:
-            plan = with_parallelism(plan, options.PARALLELISM.read(configuration))
-        except NotSupportedError as error:
-            refusal = error
-        click.echo(explain_plan(plan))
-        for warning in check_plan(plan, read_settings(configuration)):
-            click.echo(f"warning: {warning}", err=True)
-        if refusal is not None:
-            raise refusal from None
-    else:
+    job = first_job(program, arguments, settings)
+    if job is None:
         click.echo(f"{program} starts no job", err=True)
+        return
+    # A plan that would be refused is shown all the same, and then what is wrong with it.
+    plan, refusal = job.plan, None
+    try:
+        plan = with_parallelism(plan, options.PARALLELISM.read(job.configuration))
+    except NotSupportedError as error:
+        refusal = error
+    click.echo(explain_plan(plan))
+    for warning in check_plan(plan, read_settings(job.configuration)):
+        click.echo(f"warning: {warning}", err=True)
+    if refusal is not None:
+        raise refusal from None
 
 
 def options_table() -> str:
@@ -115,6 +94,8 @@ def _default(option: ConfigOption[Any]) -> str:
             return f"`{str(option.default).lower()}`"
         case dict():
             return "empty"
+        case tuple():
+            return f"`{', '.join(map(str, option.default))}`"
         case options.UNLIMITED:
             return "`inf`"
         case int() if option.type is DURATION:

@@ -34,8 +34,11 @@ class _Subcommand:
 _SUBCOMMANDS = {
     "run": _Subcommand("run", "Run a job."),
     "explain": _Subcommand("explain", "Print a job's plan."),
+    "check": _Subcommand("check", "Say what would go wrong with a job, before it runs."),
     "checkpoints": _Subcommand("checkpoints", "List and show a job's checkpoints."),
     "savepoint": _Subcommand("checkpoints", "Have a running job write a savepoint."),
+    "kafka": _Subcommand("kafka", "Look at topics, records, offsets and open transactions of a cluster."),
+    "dlq": _Subcommand("dlq", "List, show and replay dead letters."),
     "broker": _Subcommand("broker", "Run Apache Kafka on this machine, for development."),
     "demo": _Subcommand("demo", "Show exactly once: a job that is killed, and an independent count."),
 }

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -125,6 +126,12 @@ def settings_of(context: click.Context, option: click.Parameter, values: Sequenc
     "--parallelism", type=click.IntRange(min=1), help="Subtasks of operators without their own `set_parallelism`."
 )
 @click.option(
+    "--metrics-port",
+    metavar="PORT",
+    help="Show metrics to Prometheus at this port of localhost, or at the first free one of a range (9250-9260); 0: "
+    "any that is free, which is printed.",
+)
+@click.option(
     "-D",
     "settings",
     metavar="KEY=VALUE",
@@ -141,6 +148,7 @@ def run(
     assume_committed: bool,
     assume_aborted: bool,
     parallelism: int | None,
+    metrics_port: str | None,
     settings: Configuration,
 ) -> None:
     """Run a program, unchanged, and its jobs on this machine.
@@ -167,14 +175,14 @@ def run(
     if assume_committed and assume_aborted:
         raise ConfigError("--assume-committed and --assume-aborted contradict each other; give one of them")
     configuration = Configuration(settings)
-    given: list[
-        tuple[ConfigOption[str | None] | ConfigOption[str] | ConfigOption[bool] | ConfigOption[int], object]
-    ] = [
+    given: list[tuple[ConfigOption[Any], object]] = [
         (options.CHECKPOINT_DIR, None if state_dir is None else state_dir.absolute()),
         (options.FRESH, "true" if fresh else None),
         (options.RECOVERY_PATH, start),
         (options.ASSUME, "committed" if assume_committed else "aborted" if assume_aborted else None),
         (options.PARALLELISM, parallelism),
+        (options.METRICS_REPORTERS, None if metrics_port is None else "prom"),
+        (options.PROMETHEUS_PORT, metrics_port),
     ]
     for option, value in given:
         if value is not None:

@@ -10,6 +10,7 @@ from headrace.common.job_id import JobID
 from headrace.common.job_status import JobStatus
 from headrace.common.refusal import refuse_names
 from headrace.common.serialization import (
+    MOVED_SCHEMAS,
     ByteArraySchema,
     DeserializationSchema,
     SerializationSchema,
@@ -52,8 +53,6 @@ __all__ = [
     "WatermarkStrategy",
 ]
 
-_SCHEMAS = "use `SimpleStringSchema`, `ByteArraySchema`, or any callable or `DeserializationSchema` of your own"
-
 __getattr__ = refuse_names(
     __name__,
     {
@@ -63,11 +62,6 @@ __getattr__ = refuse_names(
         "RestartStrategies": "Flink 2 removed it; set `restart-strategy.type` in the Configuration",
         "RestartStrategyConfiguration": "Flink 2 removed it; set `restart-strategy.type` in the Configuration",
         "TypeSerializer": "leave it out: state is stored without serializers of yours",
-        "JsonRowDeserializationSchema": _SCHEMAS,
-        "JsonRowSerializationSchema": _SCHEMAS,
-        "CsvRowDeserializationSchema": _SCHEMAS,
-        "CsvRowSerializationSchema": _SCHEMAS,
-        "AvroRowDeserializationSchema": _SCHEMAS,
-        "AvroRowSerializationSchema": _SCHEMAS,
     },
+    moved=MOVED_SCHEMAS,
 )

@@ -46,6 +46,20 @@ def _parse_share(text: str) -> float:
     return share
 
 
+def _parse_names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in re.split(r"[,;\s]+", text) if name)
+
+
+def _parse_ports(text: str) -> tuple[int, ...]:
+    match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
+    if match is None:
+        raise ValueError(text)
+    first, last = int(match[1]), int(match[2] or match[1])
+    if not first <= last < 65_536:
+        raise ValueError(text)
+    return tuple(range(first, last + 1))
+
+
 def parse_map(text: str) -> dict[str, str]:
     """A map setting, `key:value,key:value`; a part that holds one of `,:'` stands in single quotes, doubled inside.
 
@@ -292,6 +306,37 @@ FAILURE_RATE_MAX_FAILURES: ConfigOption[int] = ConfigOption(
     1,
     "Failures within that time before the job fails.",
     minimum=1,
+)
+
+# Metrics
+
+METRICS_REPORTERS: ConfigOption[tuple[str, ...] | None] = ConfigOption(
+    "metrics.reporters",
+    OptionType(_parse_names, "names, such as `prom`"),
+    None,
+    "Who shows metrics: `prom` or nobody. Not set: `prom`, if one of its settings is.",
+    supports=lambda names: set(names or ()) <= {"prom"},
+    instead="there is one reporter, `prom`, which Prometheus reads",
+)
+PROMETHEUS_FACTORY: ConfigOption[str | None] = ConfigOption(
+    "metrics.reporter.prom.factory.class",
+    STRING,
+    None,
+    "Accepted for Flink's `PrometheusReporterFactory`.",
+    supports=lambda name: (name or "").endswith(".PrometheusReporterFactory"),
+    instead="set `org.apache.flink.metrics.prometheus.PrometheusReporterFactory`, or leave it out",
+)
+PROMETHEUS_PORT: ConfigOption[tuple[int, ...]] = ConfigOption(
+    "metrics.reporter.prom.port",
+    OptionType(_parse_ports, "a port, a range such as `9250-9260` of which the first that is free is taken, or 0"),
+    (9249,),
+    "The port that metrics are read at, or a range (`9250-9260`) for several jobs; 0: any that is free.",
+)
+PROMETHEUS_HOST: ConfigOption[str] = ConfigOption(
+    "metrics.reporter.prom.host",
+    STRING,
+    "localhost",
+    "*Extension*. The address to listen at. Metrics are shown to whoever can reach it.",
 )
 
 # The job

@@ -3,11 +3,15 @@
 Three forms, by what is refused: `refuse_names` for the names of a module (an import of one raises), `refuses` for the
 methods of a class (a call of one raises), and `not_supported` for anything else, an argument, a setting, or a whole
 module (its import raises).
+
+What PyFlink has moved, and still finds under the old name, `refuse_names` finds too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
 from headrace.errors import NotSupportedError
@@ -20,8 +24,15 @@ def not_supported(name: str, instead: str) -> NotSupportedError:
     return NotSupportedError(f"`{name}` is not supported by Headrace; {instead}")
 
 
-def refuse_names(module: str, names: Iterable[str] | Mapping[str, str], instead: str = "") -> Callable[[str], Any]:
+def refuse_names(
+    module: str,
+    names: Iterable[str] | Mapping[str, str],
+    instead: str = "",
+    moved: Mapping[str, str] = MappingProxyType({}),
+) -> Callable[[str], Any]:
     """A module's `__getattr__` that refuses `names`, each for its own reason or all with `instead`.
+
+    `moved` says in which module a name is now. That one may be above: it is imported when the name is asked for.
 
     >>> __getattr__ = refuse_names("headrace.datastream.window", ["Trigger"], "windows come with a later version")
     >>> __getattr__("Trigger")  # doctest: +ELLIPSIS
@@ -31,6 +42,8 @@ def refuse_names(module: str, names: Iterable[str] | Mapping[str, str], instead:
     reasons = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, instead)
 
     def __getattr__(name: str) -> Any:
+        if name in moved:
+            return getattr(import_module(moved[name]), name)
         if name in reasons:
             raise not_supported(f"{module}.{name}", reasons[name])
         raise AttributeError(f"module {module!r} has no attribute {name!r}")

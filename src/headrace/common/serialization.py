@@ -14,6 +14,13 @@ from typing import Any, TypeAlias
 from headrace.common.refusal import refuse_names
 from headrace.errors import ConfigError, DataError
 
+MOVED_SCHEMAS = {
+    f"{name}Row{direction}Schema": f"headrace.datastream.formats.{name.lower()}"
+    for name in ("Json", "Csv", "Avro")
+    for direction in ("Deserialization", "Serialization")
+}
+"""Schemas that were here in PyFlink up to 1.15, and are still found here."""
+
 Serializer: TypeAlias = Callable[[Any], "bytes | None"]
 Deserializer: TypeAlias = Callable[["bytes | None"], Any]
 
@@ -28,6 +35,13 @@ class SerializationSchema(ABC):
     def serialize(self, element: Any) -> bytes | None:
         """The element as bytes; None for a record without a value. Raises `DataError` for what it cannot write."""
 
+    def for_topic(self, topic: str, is_key: bool) -> SerializationSchema:
+        """This schema for the keys or the values of one topic's records: what a sink asks for before it serializes.
+
+        It is itself, unless a subclass needs to know (a schema registry's subjects are named after topics).
+        """
+        return self
+
     def serializer(self) -> Serializer | None:
         """The quickest function that does what `serialize` does, for hot loops; None: elements are bytes already."""
         return self.serialize
@@ -37,6 +51,12 @@ class DeserializationSchema(ABC):
     """Turns bytes into elements.
 
     *Extension*: subclasses may be written in Python; `deserialize` is all they need.
+    """
+
+    skips: bool = False
+    """Whether a record with a value of which `deserialize` makes None is passed over, as any is on Flink.
+
+    *Extension*: where this is False, None is an element like any other.
     """
 
     @abstractmethod
@@ -79,6 +99,11 @@ def _is_overridden(schema: object, method: str, quickest: str) -> bool:
     """Whether a subclass has its own `method`, so that the `quickest` one, of a class above it, is not the same."""
     own = next(kind for kind in type(schema).__mro__ if {method, quickest} & vars(kind).keys())
     return quickest not in vars(own)
+
+
+def skips(schema: object) -> bool:
+    """Whether None, made of bytes, is no element: see `DeserializationSchema.skips`."""
+    return isinstance(schema, DeserializationSchema) and schema.skips
 
 
 def _check_instance(schema: object) -> None:
@@ -180,4 +205,5 @@ __getattr__ = refuse_names(
         "BulkWriterFactory": "it belongs to file sinks; write to Kafka with a `SerializationSchema`",
         "RowDataBulkWriterFactory": "it belongs to file sinks; write to Kafka with a `SerializationSchema`",
     },
+    moved=MOVED_SCHEMAS,
 )

@@ -176,8 +176,8 @@ class TimestampTypeInfo(_PythonTypeInfo):
 
 
 @dataclass(frozen=True, slots=True)
-class _SequenceTypeInfo(TypeInformation):
-    """Lists of one type of element."""
+class SequenceTypeInfo(TypeInformation):
+    """Lists of one type of element: what arrays and lists have in common."""
 
     element_type: TypeInformation
 
@@ -196,27 +196,27 @@ class _SequenceTypeInfo(TypeInformation):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class PrimitiveArrayTypeInfo(_SequenceTypeInfo):
+class PrimitiveArrayTypeInfo(SequenceTypeInfo):
     """An array of Java primitives; one of bytes is `bytes`."""
 
     def to_internal_type(self, obj: Any) -> Any:
         if self.element_type == Types.BYTE() and isinstance(obj, (bytes, bytearray)):
             return bytes(obj)
-        return _SequenceTypeInfo.to_internal_type(self, obj)
+        return SequenceTypeInfo.to_internal_type(self, obj)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class BasicArrayTypeInfo(_SequenceTypeInfo):
+class BasicArrayTypeInfo(SequenceTypeInfo):
     """An array of Java's boxed types or strings."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ObjectArrayTypeInfo(_SequenceTypeInfo):
+class ObjectArrayTypeInfo(SequenceTypeInfo):
     """An array of anything."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ListTypeInfo(_SequenceTypeInfo):
+class ListTypeInfo(SequenceTypeInfo):
     """A list."""
 
 

@@ -96,18 +96,35 @@ class Row:
     def __contains__(self, item: Any) -> bool:
         return item in (self._values if self._fields is None else self._fields)
 
+    # These three are part of many a job's loop, so names are looked for without a call.
+
     def __getitem__(self, item: int | slice | str) -> Any:
+        if type(item) is str:
+            try:
+                return self._values[self._fields.index(item)]  # type: ignore[union-attr]
+            except (AttributeError, ValueError):
+                raise KeyError(item) from None
+        if type(item) is int:
+            return self._values[item]
         return self._values[item if isinstance(item, (int, slice)) else self._index(item)]
 
     def __setitem__(self, key: int | slice | str, value: Any) -> None:
-        if isinstance(key, slice):
+        if type(key) is str:
+            try:
+                self._values[self._fields.index(key)] = value  # type: ignore[union-attr]
+            except (AttributeError, ValueError):
+                raise KeyError(key) from None
+        elif isinstance(key, slice):
             self._values[key] = value
         else:
             self._values[key if isinstance(key, int) else self._index(key)] = value
 
     def __getattr__(self, item: str) -> Any:
-        if not item.startswith("_") and self._fields is not None and item in self._fields:
-            return self._values[self._fields.index(item)]
+        if item[:1] != "_" and self._fields is not None:
+            try:
+                return self._values[self._fields.index(item)]
+            except ValueError:
+                pass
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {item!r}")
 
     def __iter__(self) -> Iterator[Any]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from headrace.connector.source import Source
 from headrace.connector.transaction import Transaction, TransactionContext
 from headrace.errors import NotSupportedError
+from headrace.metrics.metricbase import MetricGroup
+from headrace.metrics.registry import Row, unreported
 
 
 class DeliveryGuarantee(Enum):
@@ -34,6 +36,9 @@ class WriterContext:
     subtask: int
     parallelism: int
     checks_each: bool = False
+    metrics: MetricGroup = field(default_factory=unreported, compare=False, repr=False)
+    is_reported: bool = False
+    """As in `SourceContext`."""
 
 
 class SinkWriter(ABC):
@@ -71,6 +76,10 @@ class SinkWriter(ABC):
 
     def poll(self) -> None:
         """Serve the client between batches, so that errors surface and time passes for it. Never blocks."""
+
+    def metrics(self) -> Iterable[Row]:
+        """What the writer counts besides, for a reporter; called between two steps, once a second. Asks nobody."""
+        return ()
 
     def notify_checkpoint_complete(self) -> None:
         """The checkpoint of the last `flush` is complete."""

@@ -10,13 +10,15 @@ from __future__ import annotations
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
 from headrace.common.refusal import not_supported
 from headrace.connector.batch import Batch
 from headrace.errors import ExternalError
+from headrace.metrics.metricbase import MetricGroup
+from headrace.metrics.registry import Row, unreported
 
 JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
 
@@ -45,6 +47,13 @@ class SourceContext:
     parallelism: int
     commits_offsets: bool
     """Whether checkpoints are on, so that offsets are committed when one completes."""
+    metrics: MetricGroup = field(default_factory=unreported, compare=False, repr=False)
+    is_reported: bool = False
+    """Whether somebody reads metrics, so that it is worth asking a client for its own."""
+
+    def get_metric_group(self) -> MetricGroup:
+        """Where a schema may have metrics of its own."""
+        return self.metrics
 
 
 class SourceChanged(ExternalError):
@@ -88,6 +97,9 @@ class SourceReader(ABC):
     gives_many: bool = False
     """Whether `deserialize` gives an iterable of elements instead, or None for none."""
 
+    skips: bool = False
+    """Whether None that `deserialize` makes of a value is no element. One that `gives_many` never does."""
+
     @abstractmethod
     def add_splits(self, splits: Sequence[Split]) -> None:
         """Read these too, each from its position."""
@@ -127,6 +139,10 @@ class SourceReader(ABC):
     def lag(self) -> int | None:
         """How many records are known to be there that were not handed out yet; None: nobody knows. Asks nobody."""
         return None
+
+    def metrics(self) -> Iterable[Row]:
+        """What the reader counts besides, for a reporter; called between two steps, once a second. Asks nobody."""
+        return ()
 
     def notify_checkpoint_complete(self, splits: Sequence[Split]) -> None:
         """These positions are part of a completed checkpoint: report progress outside, if the source does so.

@@ -34,6 +34,8 @@ class TransactionContext:
     checkpoint_timeout_ms: int
     commit_retries: int = 10
     """How often a commit of unknown outcome is tried again before it is left to the next start."""
+    is_reported: bool = False
+    """As in `SourceContext`."""
 
 
 class Transaction(ABC):

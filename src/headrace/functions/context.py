@@ -7,6 +7,7 @@ from typing import Any
 
 from headrace.common.refusal import refuses
 from headrace.functions.state import ValueState, ValueStateDescriptor
+from headrace.metrics.metricbase import MetricGroup
 
 _STATE = "keep a value of your own kind (a list, a dict) in a `ValueState`"
 
@@ -17,7 +18,6 @@ _STATE = "keep a value of your own kind (a list, a dict) in a `ValueState`"
         "get_map_state": _STATE,
         "get_reducing_state": _STATE,
         "get_aggregating_state": _STATE,
-        "get_metrics_group": "leave it out: there are no metrics of a program's own",
     }
 )
 class RuntimeContext(ABC):
@@ -49,6 +49,10 @@ class RuntimeContext(ABC):
     @abstractmethod
     def get_job_parameter(self, key: str, default_value: str) -> Any:
         """One of the job's global parameters (`ExecutionConfig.set_global_job_parameters`)."""
+
+    @abstractmethod
+    def get_metrics_group(self) -> MetricGroup:
+        """Where the function's own metrics are asked for, in `open`."""
 
     @abstractmethod
     def get_state(self, state_descriptor: ValueStateDescriptor) -> ValueState[Any]:

@@ -16,7 +16,7 @@
 | `topics` | topics that a sink writes exist before its first record |
 | `transaction` | a region's transaction and its marker |
 | `properties`, `properties_page` | one row per property of Kafka's Java client: what becomes of it; and as a page |
-| `jaas`, `secrets`, `presets` | logins: Java's lines, secrets by reference, properties of hosted Kafka |
+| `jaas`, `presets` | logins: Java's lines, properties of hosted Kafka |
 | `failures` | what a client's failures mean: the setting and the cure |
 | `client` | the client itself, behind a protocol |
 """

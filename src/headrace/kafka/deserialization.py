@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
-from headrace.common.serialization import DeserializationSchema, Deserializer, deserializer_of
+from headrace.common.serialization import DeserializationSchema, Deserializer, deserializer_of, skips
 from headrace.connector import SourceContext
 from headrace.kafka.client.protocol import KafkaConsumerRecord
 
@@ -53,4 +53,6 @@ class ValueOnly(KafkaRecordDeserializationSchema):
         self._deserialize = deserializer_of(schema)
 
     def deserialize(self, record: KafkaConsumerRecord) -> list[Any]:
-        return [record.value if self._deserialize is None else self._deserialize(record.value)]
+        element = record.value if self._deserialize is None else self._deserialize(record.value)
+        is_skipped = element is None and record.value is not None and skips(self.schema)
+        return [] if is_skipped else [element]

@@ -7,6 +7,7 @@ client covers several TLS faults: the message names the one that a second look h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import assert_never
 
 from headrace.connector import TransactionLost
@@ -36,12 +37,13 @@ def is_unknown_topic(failure: Failure) -> bool:
 
 def error_of(what: str, failure: Failure, servers: str) -> HeadraceError:
     """The error for `what` failed (lower case, `"topic t could not be read"`); `servers` are the bootstrap servers."""
-    told = failure.cause if failure.cause is not None and failure.name in _CONNECTION else failure
-    # What a call waited for as long as the program lets it; a delivery has a time of its own.
-    waited = ""
-    if failure.name == "_TIMED_OUT":
-        waited = f" ({failure.text}; `default.api.timeout.ms` says how long to wait)"
-    return _connection_error(what, told, servers, waited) or _rights_error(what, told) or _other_error(what, failure)
+    if (trouble := connection_trouble(failure, servers)) is not None:
+        # What a call waited for as long as the program lets it; a delivery has a time of its own.
+        waited = ""
+        if failure.name == "_TIMED_OUT" and trouble.of == "connection":
+            waited = f" ({failure.text}; `default.api.timeout.ms` says how long to wait)"
+        return ExternalError(f"{what}: {trouble.problem}; {trouble.cure}{waited}")
+    return _rights_error(what, _told(failure)) or _other_error(what, failure)
 
 
 def missing_right(what: str, right: str, resource: str) -> ExternalError:
@@ -86,18 +88,35 @@ def transaction_error_of(what: str, failure: Failure, servers: str) -> HeadraceE
     return TransactionLost(f"{error}; nothing of it was visible, and the last checkpoint produces it again")
 
 
-def _connection_error(what: str, failure: Failure, servers: str, waited: str) -> HeadraceError | None:
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why brokers could not be asked, and what to do; `setting` is where to look first, if it is one of the client's.
+
+    `of` is `tls`, `authentication` or `connection`.
+    """
+
+    of: str
+    problem: str
+    cure: str
+    setting: str | None
+
+
+def connection_trouble(failure: Failure, servers: str) -> Trouble | None:
+    """What a failure says about the connection to `servers`; None if it is about something else."""
+    failure = _told(failure)
     text = failure.text
     if failure.fault is not None:
-        return ExternalError(f"{what}: TLS to {servers} failed: {failure.fault.value} ({text}); {_cure(failure.fault)}")
+        cure, setting = _cure(failure.fault)
+        return Trouble("tls", f"TLS to {servers} failed: {failure.fault.value} ({text})", cure, setting)
     match failure.name:
         case "_AUTHENTICATION":
-            cure = "check `sasl.username` and `sasl.password` (or `sasl.jaas.config`)"
+            cure, setting = "check `sasl.username` and `sasl.password` (or `sasl.jaas.config`)", "sasl.password"
             # First, as its text names the mechanisms that are supported there: none.
             if "Request not valid in current SASL state" in text:
                 cure = "these brokers expect no SASL on this port: set `security.protocol` to SSL"
+                setting = "security.protocol"
             elif "mechanism" in text and "upported" in text:
-                cure = "set `sasl.mechanism` to one that the brokers have"
+                cure, setting = "set `sasl.mechanism` to one that the brokers have", "sasl.mechanism"
             elif "OAUTHBEARER token" in text:
                 # Of the issuer, which may answer with a whole page.
                 text = " ".join(text.split())
@@ -105,49 +124,66 @@ def _connection_error(what: str, failure: Failure, servers: str, waited: str) ->
                     "check the client's id and secret (in `sasl.jaas.config` or `sasl.oauthbearer.*`), and "
                     "`sasl.oauthbearer.token.endpoint.url`"
                 )
-            return ExternalError(f"{what}: {servers} refused the login: {text}; {cure}")
+                setting = "sasl.jaas.config"
+            return Trouble("authentication", f"{servers} refused the login: {text}", cure, setting)
         case "_SSL":
-            return ExternalError(
-                f"{what}: TLS to {servers} failed: {text}; check that `ssl.ca.location` holds the CA that signed the "
-                "brokers' certificate, that the certificate has not expired, and that it names the host in "
-                "`bootstrap.servers`"
+            cure = (
+                "check that `ssl.ca.location` holds the CA that signed the brokers' certificate, that the certificate "
+                "has not expired, and that it names the host in `bootstrap.servers`"
             )
+            return Trouble("tls", f"TLS to {servers} failed: {text}", cure, "ssl.ca.location")
         case "_RESOLVE":
-            return ExternalError(f"{what}: a host in {servers} is unknown: {text}; check `bootstrap.servers`")
+            problem, setting = f"a host in {servers} is unknown: {text}", "bootstrap.servers"
+            return Trouble("connection", problem, f"check `{setting}`", setting)
         case name if name in _CONNECTION:
-            cure = "check `bootstrap.servers` and that the brokers run"
+            cure, setting = "check `bootstrap.servers` and that the brokers run", "bootstrap.servers"
             if "PLAINTEXT" in text:
                 cure = (
                     "the broker went away meanwhile, or this port speaks no TLS: set `security.protocol` to PLAINTEXT "
                     "(or SASL_PLAINTEXT)"
                 )
+                setting = "security.protocol"
             elif "alert number" in text:
                 cure = "the brokers want a client certificate: set `ssl.certificate.location` and `ssl.key.location`"
+                setting = "ssl.certificate.location"
             elif name == "_ALL_BROKERS_DOWN":
                 cure = f"set `security.protocol` to SASL_SSL or SSL if this port wants it; {cure}"
-            return ExternalError(f"{what}: {servers} cannot be reached: {text}; {cure}{waited}")
+                setting = "security.protocol"
+            return Trouble("connection", f"{servers} cannot be reached: {text}", cure, setting)
         case _:
             return None
 
 
-def _cure(fault: TlsFault) -> str:
+def _told(failure: Failure) -> Failure:
+    """The failure that tells most."""
+    return failure.cause if failure.cause is not None and failure.name in _CONNECTION else failure
+
+
+def _cure(fault: TlsFault) -> tuple[str, str | None]:
+    """What to do, and where to look."""
     match fault:
         case TlsFault.AUTHORITY:
-            return "set `ssl.ca.location` to the CA that signed it (in Java's words `ssl.truststore.location`, as PEM)"
+            setting = "ssl.ca.location"
+            return (
+                f"set `{setting}` to the CA that signed it (in Java's words `ssl.truststore.location`, as PEM)",
+                setting,
+            )
         case TlsFault.EXPIRED:
-            return "renew it at the brokers, or set this machine's clock"
+            return "renew it at the brokers, or set this machine's clock", None
         case TlsFault.NAME:
             return (
                 "name the brokers in `bootstrap.servers` as their certificate does (or, if anybody may pose as them, "
                 "set `ssl.endpoint.identification.algorithm` to none)"
-            )
+            ), "bootstrap.servers"
         case TlsFault.NO_CERTIFICATE:
-            return "set `ssl.certificate.location` and `ssl.key.location` (in Java's words `ssl.keystore.*`)"
+            setting = "ssl.certificate.location"
+            return f"set `{setting}` and `ssl.key.location` (in Java's words `ssl.keystore.*`)", setting
         case TlsFault.CERTIFICATE:
+            setting = "ssl.certificate.location"
             return (
-                "check that the one in `ssl.certificate.location` (or `ssl.keystore.*`) has not expired, and that the "
-                "brokers trust the CA that signed it"
-            )
+                f"check that the one in `{setting}` (or `ssl.keystore.*`) has not expired, and that the brokers trust "
+                "the CA that signed it"
+            ), setting
         case _:
             assert_never(fault)
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from headrace.common.secrets import is_reference
 from headrace.errors import ConfigError, NotSupportedError
-from headrace.kafka.secrets import is_reference
 
 _TOKEN: Final = re.compile(
     r"""

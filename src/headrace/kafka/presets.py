@@ -1,7 +1,7 @@
 """Properties of hosted Kafka: what each provider's own page has its users set. *Extension*: PyFlink has no such thing.
 
 Each gives a dict for `set_properties` of a source's and a sink's builder; what it does not say is left to the program.
-Secrets may be references, `env:NAME` or `file:PATH` (`headrace.kafka.secrets`).
+Secrets may be references, `env:NAME` or `file:PATH` (`headrace.common.secrets`).
 
 >>> from headrace.kafka import KafkaSource
 >>> builder = KafkaSource.builder().set_properties(confluent_cloud("KEY", "env:CONFLUENT_SECRET"))

@@ -17,10 +17,10 @@ from enum import Enum
 from shlex import quote
 from typing import Any, Final, TypeAlias, assert_never, cast, overload
 
+from headrace.common.secrets import is_reference, resolve
 from headrace.errors import ConfigError, NotSupportedError
 from headrace.kafka import jaas
 from headrace.kafka.client.protocol import TokenSource
-from headrace.kafka.secrets import is_reference, resolve
 
 
 class Role(Enum):
@@ -323,9 +323,9 @@ def _rows() -> Iterable[Property]:
         Property("key.serializer", Ignored(), producer),
         Property("value.serializer", Ignored(), producer),
         Property("max.poll.records", Ignored(), consumer),
-        Property("register.consumer.metrics", Ignored(), consumer),
-        Property("register.producer.metrics", Ignored(), producer),
-        Property("flink.disable-metrics", Ignored()),
+        Property("register.consumer.metrics", Own("whether the consumer's own metrics are shown; true"), consumer),
+        Property("register.producer.metrics", Own("whether the producer's own metrics are shown; true"), producer),
+        Property("flink.disable-metrics", Own("true: the client's own metrics are not shown")),
         Property("group.id", Ignored(), producer),
         Property("max.block.ms", Ignored("a full queue is waited for; `delivery.timeout.ms` bounds it"), producer),
         Property("exclude.internal.topics", Ignored(), consumer),

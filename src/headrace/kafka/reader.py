@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from headrace.connector import Batch, OriginalRecord, SourceReader, Split
 from headrace.errors import InternalError, UserCodeError
@@ -36,9 +36,11 @@ from headrace.kafka.client.protocol import (
 )
 from headrace.kafka.client.reports import is_hopeless
 from headrace.kafka.failures import error_of
+from headrace.kafka.metrics import CONSUMER, AskedEnds, Statistics, at_partition, consumer_rows
 from headrace.kafka.offsets import KafkaOffsetResetStrategy, LogOffsets, reset
 from headrace.kafka.rate_limit import RateLimit
 from headrace.kafka.split import KafkaSplit
+from headrace.metrics.registry import Groups, Row
 
 _LOG = logging.getLogger("headrace.kafka")
 
@@ -47,6 +49,7 @@ _OTHER_MEMBERS = frozenset({"UNKNOWN_MEMBER_ID", "ILLEGAL_GENERATION", "REBALANC
 _SHOWN_BYTES = 64
 _LONG_WAIT_S = 1.0
 """For the next permit: a partition that is paused and resumed is fetched again, which is too much for shorter ones."""
+_GROUP: Final[Groups] = (("KafkaSourceReader", None),)
 
 
 @dataclass(slots=True)
@@ -60,6 +63,8 @@ class _Progress:
     failure: Failure | None = None
     is_assigned: bool = False
     is_paused: bool = False
+    last: int = -1
+    """The offset of the last record that was handed out."""
 
     @property
     def reached(self) -> int:
@@ -127,13 +132,15 @@ class KafkaOrigin:
 @dataclass(frozen=True, slots=True)
 class ReaderSettings:
     """What a source tells its readers. `group_id` is None if no offsets are to be committed; `whole_records`: elements
-    are made of all that a record has, any number of each."""
+    are made of all that a record has, any number of each; `skips`: None made of a value is no element."""
 
     reset_strategy: KafkaOffsetResetStrategy
     group_id: str | None
     reads_uncommitted: bool
     servers: str
     whole_records: bool = False
+    skips: bool = False
+    forwards_metrics: bool = True
 
 
 class KafkaReader(SourceReader):
@@ -147,9 +154,11 @@ class KafkaReader(SourceReader):
         settings: ReaderSettings,
         is_end: Callable[[Any], bool] | None = None,
         rate_limit: RateLimit | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
         self.deserialize = deserialize
         self.gives_many = settings.whole_records
+        self.skips = settings.skips
         self._is_end = is_end
         self._rate_limit = rate_limit
         self._consumer = consumer
@@ -159,7 +168,12 @@ class KafkaReader(SourceReader):
         self._by_id: dict[str, _Progress] = {}
         self._unfinished = 0
         self._failed: list[_Progress] = []
+        self._statistics = statistics
+        self._asked_ends = AskedEnds(make_admin)
         self._committed: dict[KafkaTopicPartition, int] = {}
+        self._confirmed: dict[KafkaTopicPartition, int] = {}
+        self._commits_succeeded = 0
+        self._commits_failed = 0
         self._commits = settings.group_id is not None
         self._told_of: set[str] = set()
         self._ahead: dict[KafkaTopicPartition, Records] = {}
@@ -257,6 +271,8 @@ class KafkaReader(SourceReader):
                     if commit_failure is not None:
                         self._commit_failed(commit_failure)
                     else:
+                        self._commits_succeeded += 1
+                        self._confirmed.update(offsets)
                         _LOG.debug("committed %d offsets to group %s", len(offsets), self._settings.group_id)
                 case _:
                     assert_never(event)
@@ -277,6 +293,7 @@ class KafkaReader(SourceReader):
             next_offset = stop
         if values:
             progress.handed_out = next_offset
+            progress.last = next_offset - 1
             progress.end = None
         else:
             progress.end = stop
@@ -298,7 +315,8 @@ class KafkaReader(SourceReader):
             except Exception:  # noqa: BLE001 - the loop meets it again, at this record, and says whose fault it is
                 return None
             try:
-                if self._is_end(element):
+                is_element = element is not None or value is None or not self.skips
+                if is_element and self._is_end(element):
                     return records.source.offset(index)
             except Exception as error:
                 record = KafkaOrigin(progress, records.source, len(records.values), 0).describe(index)
@@ -440,10 +458,38 @@ class KafkaReader(SourceReader):
 
     def lag(self) -> int | None:
         assigned = [progress for progress in self._progress.values() if progress.is_assigned]
-        ends = [self._consumer.end_seen(progress.split.partition) for progress in assigned]
-        if None in ends:
-            return None
-        return sum(max(0, end - at.reached) for at, end in zip(assigned, ends, strict=True) if end is not None)
+        lags = [self._lag_of(progress) for progress in assigned]
+        return None if None in lags else sum(lag for lag in lags if lag is not None)
+
+    def _lag_of(self, progress: _Progress) -> int | None:
+        partition = progress.split.partition
+        end = self._consumer.end_seen(partition)
+        if end is None:
+            end = self._asked_ends.of(partition)
+        return None if end is None else max(0, end - progress.reached)
+
+    def metrics(self) -> Iterator[Row]:
+        yield Row("commitsSucceeded", self._commits_succeeded, _GROUP)
+        yield Row("commitsFailed", self._commits_failed, _GROUP)
+        lags = {at.split.partition: self._lag_of(at) for at in self._progress.values() if at.is_assigned}
+        # A paused partition is not fetched, and an empty one answers after a while only.
+        self._asked_ends.ask(partition for partition, lag in lags.items() if lag is None)
+        for at, progress in self._progress.items():
+            groups = at_partition(_GROUP, at.topic, at.partition)
+            yield Row("currentOffset", progress.last, groups)
+            yield Row("committedOffset", self._confirmed.get(at, -1), groups)
+        if self._statistics is None:
+            return
+        found = self._statistics.found
+        if (size := found.get("rxmsg_bytes")) is not None:
+            yield Row("numBytesIn", size)
+        if self._settings.forwards_metrics:
+            known = {at: lag for at, lag in lags.items() if lag is not None}
+            for at, lag in known.items():
+                yield Row("records-lag", lag, at_partition(CONSUMER, at.topic, at.partition))
+            if known:
+                yield Row("records-lag-max", max(known.values()), CONSUMER)
+            yield from consumer_rows(self._statistics)
 
     def notify_checkpoint_complete(self, splits: Sequence[Split]) -> None:
         if not self._commits:
@@ -461,6 +507,7 @@ class KafkaReader(SourceReader):
 
     def _commit_failed(self, failure: Failure) -> None:
         group = self._settings.group_id
+        self._commits_failed += 1
         if failure.name in _OTHER_MEMBERS:
             _LOG.warning(
                 "offsets were not committed to group %r: another application has joined it (%s); give this one a "

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headrace.connector import RecordTooLarge
-from headrace.kafka.client.protocol import Admin, Headers
+from headrace.kafka.client.protocol import Admin, Failure, Headers
 
 _BATCH_BYTES = 61
 _RECORD_BYTES = 36
@@ -35,8 +35,9 @@ def largest_record(settings: Mapping[str, str], admin: Admin, topic: str | None)
     """How many bytes a record may have, by the client's `settings` and, if that can be known, the topic's."""
     largest = int(settings["message.max.bytes"])
     if topic is not None and settings.get("compression.type", "none") == "none":
-        of_topic = admin.topic_setting(topic, "max.message.bytes")
-        largest = largest if of_topic is None else min(largest, int(of_topic))
+        found = admin.describe_configs([topic])[topic]
+        if not isinstance(found, Failure) and "max.message.bytes" in found:
+            largest = min(largest, int(found["max.message.bytes"]))
     return largest
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import Admin, ClientError, Producer, ProducerRecord, Settings
 from headrace.kafka.failures import error_of, undelivered
 from headrace.kafka.lineage import LineageVertex, kafka_datasets
+from headrace.kafka.metrics import Statistics, bytes_out, forwards, producer_rows, with_statistics
 from headrace.kafka.properties import (
     Role,
     checked,
@@ -45,6 +46,7 @@ from headrace.kafka.serialization import (
 )
 from headrace.kafka.topics import TopicPartitions, require_topics
 from headrace.kafka.transaction import KafkaTransaction, create_transaction
+from headrace.metrics.registry import Row
 
 _LOG = logging.getLogger("headrace.kafka")
 
@@ -106,11 +108,13 @@ class KafkaSink(Sink):
         """Settings for a producer of this sink, under librdkafka's names."""
         return producer_settings(resolve_secrets(dict(self.properties)))
 
-    def create_admin(self) -> Admin:
-        """Asks this sink's cluster."""
+    def create_admin(self, timeout_s: float | None = None) -> Admin:
+        """Asks this sink's cluster; each call waits for `timeout_s` at most, or as its properties say."""
         try:
             return default_client().admin(
-                self.client_settings(), self.timeout_s, token=token_source(dict(self.properties))
+                self.client_settings(),
+                self.timeout_s if timeout_s is None else timeout_s,
+                token=token_source(dict(self.properties)),
             )
         except ClientError as error:
             raise error_of("the Kafka sink could not be set up", error.failure, self.bootstrap_servers) from None
@@ -120,19 +124,24 @@ class KafkaSink(Sink):
             if not isinstance(transaction, KafkaTransaction):
                 raise InternalError(f"an exactly-once Kafka sink was given {transaction!r} as its transaction")
             made = outgoing(self, context, lambda: transaction.producer, self._largest_record(context))
-            return KafkaTransactionalWriter(made, transaction)
+            return KafkaTransactionalWriter(self, made, transaction)
+        statistics = Statistics()
         settings: Settings = {"client.id": f"{context.job_name}-{context.operator_name}-{context.subtask}"} | (
             self.client_settings()
         )
         try:
-            producer = default_client().producer(settings, token=token_source(dict(self.properties)))
+            producer = default_client().producer(
+                with_statistics(settings, is_reported=context.is_reported),
+                token=token_source(dict(self.properties)),
+                on_statistics=statistics.hear if context.is_reported else None,
+            )
         except ClientError as error:
             raise error_of("the Kafka sink could not be set up", error.failure, self.bootstrap_servers) from None
         try:
             # Meanwhile the producer connects.
             self._require_topic()
             made = outgoing(self, context, lambda: producer, self._largest_record(context))
-            return KafkaWriter(self, made, producer)
+            return KafkaWriter(self, made, producer, statistics)
         except BaseException:
             producer.close()
             raise
@@ -281,6 +290,7 @@ class KafkaSinkBuilder:
                 "than all, or with more than 5 `max.in.flight.requests.per.connection`; take what sets these away"
             )
         token_source(properties)
+        forwards(properties, "register.producer.metrics")
         read_int(properties, "transaction.timeout.ms", 0)
         read_int(properties, "default.api.timeout.ms", 0)
         read_bool(properties, "allow.auto.create.topics", True)
@@ -295,9 +305,14 @@ class KafkaWriter(SinkWriter):
     passes_over_failures = False
     """For the legacy sink to set."""
 
-    def __init__(self, sink: KafkaSink, outgoing: Outgoing, producer: Producer) -> None:
+    def __init__(
+        self, sink: KafkaSink, outgoing: Outgoing, producer: Producer, statistics: Statistics | None = None
+    ) -> None:
         self.serialize, self.serializes_timestamp = outgoing.serialize, outgoing.serializes_timestamp
         self.outgoing = outgoing
+        self._sink = sink
+        self._statistics = statistics or Statistics()
+        self._errors = 0
         self._servers = sink.bootstrap_servers
         self._waits = sink.delivery_guarantee is DeliveryGuarantee.AT_LEAST_ONCE
         self._producer = producer
@@ -318,6 +333,7 @@ class KafkaWriter(SinkWriter):
         failures = self._producer.take_failures()
         if not failures:
             return
+        self._errors += len(failures)
         if not self.passes_over_failures:
             raise error_of(undelivered(failures), failures[0], self._servers)
         _LOG.error("%s, and lost, as `set_log_failures_only` has it: %s", undelivered(failures), failures[0])
@@ -344,6 +360,9 @@ class KafkaWriter(SinkWriter):
             raise error_of("records could not be written", error.failure, self._servers) from None
         self._raise_failures()
 
+    def metrics(self) -> Iterator[Row]:
+        return writer_rows(self._sink, self._statistics, self._errors)
+
     def close(self) -> None:
         if not self._is_closed:
             self._is_closed = True
@@ -353,7 +372,8 @@ class KafkaWriter(SinkWriter):
 class KafkaTransactionalWriter(SinkWriter):
     """Writes into its region's transaction: EXACTLY_ONCE."""
 
-    def __init__(self, outgoing: Outgoing, transaction: KafkaTransaction) -> None:
+    def __init__(self, sink: KafkaSink, outgoing: Outgoing, transaction: KafkaTransaction) -> None:
+        self._sink = sink
         self.serialize, self.serializes_timestamp = outgoing.serialize, outgoing.serializes_timestamp
         self.outgoing = outgoing
         self._transaction = transaction
@@ -372,6 +392,24 @@ class KafkaTransactionalWriter(SinkWriter):
 
     def flush(self) -> None:
         self._transaction.flush()
+
+    def metrics(self) -> Iterator[Row]:
+        transaction, topic = self._transaction, self._sink.topic
+        errors = transaction.failed.total() if topic is None else transaction.failed[topic]
+        yield from writer_rows(self._sink, transaction.statistics, errors)
+        yield from transaction.metrics()
+
+
+def writer_rows(sink: KafkaSink, statistics: Statistics, errors: int) -> Iterator[Row]:
+    """The metrics of a writer; of a producer that several sinks share each shows what went to its topic."""
+    yield Row("numRecordsOutErrors", errors)
+    yield Row("numRecordsSendErrors", errors)
+    yield Row("currentSendTime", statistics.send_ms)
+    size = bytes_out(statistics.found, sink.topic)
+    yield Row("numBytesOut", size)
+    yield Row("numBytesSend", size)
+    if forwards(dict(sink.properties), "register.producer.metrics"):
+        yield from producer_rows(statistics)
 
 
 class Outgoing(Protocol):
@@ -397,7 +435,10 @@ def outgoing(
     partitions = TopicPartitions(
         lambda topic: producer().partitions(topic, sink.timeout_s), max_age_s, sink.bootstrap_servers
     )
-    return WholeRecords(schema, KafkaSinkContext(context.subtask, context.parallelism, partitions.of), largest)
+    place = KafkaSinkContext(
+        context.subtask, context.parallelism, partitions.of, context.metrics.add_group("serializer")
+    )
+    return WholeRecords(schema, place, largest)
 
 
 class Columns(Outgoing):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from headrace.common.serialization import DeserializationSchema, Deserializer, decode_utf8, deserializer_of
+from headrace.common.serialization import DeserializationSchema, Deserializer, decode_utf8, deserializer_of, skips
 from headrace.connector import Boundedness, JsonValue, Source, SourceContext, SourceReader, Split, SplitEnumerator
 from headrace.errors import ConfigError, UserCodeError
 from headrace.kafka.client import default_client
@@ -26,6 +26,7 @@ from headrace.kafka.enumerator import (
 )
 from headrace.kafka.failures import error_of
 from headrace.kafka.lineage import LineageVertex, kafka_datasets
+from headrace.kafka.metrics import Statistics, forwards, with_statistics
 from headrace.kafka.offsets import (
     Earliest,
     KafkaOffsetResetStrategy,
@@ -161,12 +162,18 @@ class KafkaSource(Source):
         settings["client.id"] = f"{prefix}-{name}"
         return settings
 
-    def create_admin(self, name: str) -> Admin:
-        """Asks this source's cluster."""
-        timeout_ms = read_int(dict(self.properties), "default.api.timeout.ms", _TIMEOUT_MS)
+    @property
+    def timeout_s(self) -> float:
+        """How long a call may wait for the brokers."""
+        return read_int(dict(self.properties), "default.api.timeout.ms", _TIMEOUT_MS) / 1000
+
+    def create_admin(self, name: str, timeout_s: float | None = None) -> Admin:
+        """Asks this source's cluster; each call waits for `timeout_s` at most, or as its properties say."""
         try:
             return default_client().admin(
-                self.client_settings(name), timeout_ms / 1000, token=token_source(dict(self.properties))
+                self.client_settings(name),
+                self.timeout_s if timeout_s is None else timeout_s,
+                token=token_source(dict(self.properties)),
             )
         except ClientError as error:
             raise error_of("the Kafka source could not be set up", error.failure, self.bootstrap_servers) from None
@@ -180,7 +187,7 @@ class KafkaSource(Source):
             self.group_id,
             self.bootstrap_servers,
             keeps_unsubscribed=self.keeps_unsubscribed,
-            commits=self._commits(context),
+            commits=self.commits(context.commits_offsets),
             keeps_stops=self.end_of_stream is not None,
             is_balanced=dict(self.properties).get(_ASSIGNMENT) == "fewest",
         )
@@ -190,31 +197,33 @@ class KafkaSource(Source):
             self.create_admin("enumerator-admin-client"), settings, None if has_all or interval_ms <= 0 else interval_ms
         )
 
-    def _commits(self, context: SourceContext) -> bool:
+    def commits(self, has_checkpoints: bool) -> bool:
         """Whether offsets are committed to the group when a checkpoint completes."""
         wanted = read_bool(dict(self.properties), "commit.offsets.on.checkpoint", True)
-        return self.group_id is not None and context.commits_offsets and wanted
+        return self.group_id is not None and has_checkpoints and wanted
 
     def create_reader(self, context: SourceContext) -> SourceReader:
         properties = dict(self.properties)
-        commits = self._commits(context)
+        commits = self.commits(context.commits_offsets)
         settings = self.client_settings(str(context.subtask))
         if self.rack_id_supplier is not None and (rack := self._rack_id()):
             settings = {**settings, "client.rack": rack}
         deserialize: Callable[[Any], Any] | None
         is_whole = isinstance(self.schema, KafkaRecordDeserializationSchema)
         if isinstance(self.schema, KafkaRecordDeserializationSchema):
-            self.schema.open(context)
+            self.schema.open(replace(context, metrics=context.metrics.add_group("deserializer")))
             deserialize = self.schema.deserialize
         else:
             deserialize = deserializer_of(self.schema)
         is_text = deserialize is decode_utf8
+        statistics = Statistics() if context.is_reported else None
         try:
             consumer = default_client().consumer(
-                settings,
+                with_statistics(settings, is_reported=context.is_reported),
                 with_text=is_text,
                 whole_records=is_whole,
                 token=token_source(properties),
+                on_statistics=None if statistics is None else statistics.hear,
             )
         except ClientError as error:
             raise error_of("the Kafka source could not be set up", error.failure, self.bootstrap_servers) from None
@@ -228,9 +237,12 @@ class KafkaSource(Source):
                 settings["isolation.level"] == "read_uncommitted",
                 self.bootstrap_servers,
                 whole_records=is_whole,
+                skips=skips(self.schema),
+                forwards_metrics=forwards(properties, "register.consumer.metrics"),
             ),
             self.end_of_stream,
             None if self.records_per_second is None else RateLimit(self.records_per_second / context.parallelism),
+            statistics,
         )
 
     def _rack_id(self) -> str | None:
@@ -451,6 +463,7 @@ class KafkaSourceBuilder:
         token_source(properties)
         if (assignment := properties.get(_ASSIGNMENT, "flink")) not in ("flink", "fewest"):
             raise ConfigError(f"`{_ASSIGNMENT}` is {assignment!r}; it has to be flink or fewest")
+        forwards(properties, "register.consumer.metrics")
         read_int(properties, "partition.discovery.interval.ms", 0)
         read_int(properties, "default.api.timeout.ms", 0)
         for warning in (*translation.warnings, *overridden(properties, is_bounded=self._is_bounded)):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -35,9 +36,11 @@ from headrace.kafka.failures import (
     transaction_error_of,
     undelivered,
 )
+from headrace.kafka.metrics import Statistics, with_statistics
 from headrace.kafka.properties import is_secret, producer_settings, read_int, resolve_secrets, token_source
 from headrace.kafka.source import KafkaSource
 from headrace.kafka.topics import require_topics
+from headrace.metrics.registry import Row
 
 if TYPE_CHECKING:
     from headrace.kafka.sink import KafkaSink
@@ -46,7 +49,7 @@ _LOG = logging.getLogger("headrace.kafka")
 
 FLINK_TIMEOUT_MS: Final = 3_600_000
 _BROKER_DEFAULT_MAX_MS: Final = 900_000
-_MAX_SETTING: Final = "transaction.max.timeout.ms"
+MAX_SETTING: Final = "transaction.max.timeout.ms"
 _CALL_S = 5.0
 _WARN_EVERY_S = 15.0
 _CLOSE_S = 1.0
@@ -72,12 +75,12 @@ def choose_timeout(
     if given_ms is not None and broker_max_ms is not None and given_ms > broker_max_ms:
         raise ConfigError(
             f"`transaction.timeout.ms` is {given_ms}, and the brokers allow at most {broker_max_ms} "
-            f"(`{_MAX_SETTING}`); lower it, or raise the brokers' limit"
+            f"(`{MAX_SETTING}`); lower it, or raise the brokers' limit"
         )
     timeout_ms = given_ms if given_ms is not None else min(FLINK_TIMEOUT_MS, broker_max_ms or FLINK_TIMEOUT_MS)
     if interval_ms is None:
         return TransactionTimeout(timeout_ms, given_ms is not None)
-    cure = f"raise it (the brokers' limit is `{_MAX_SETTING}`), or lower"
+    cure = f"raise it (the brokers' limit is `{MAX_SETTING}`), or lower"
     if timeout_ms < interval_ms:
         raise ConfigError(
             f"`transaction.timeout.ms` is {timeout_ms}, below `execution.checkpointing.interval`, {interval_ms} ms: no "
@@ -150,6 +153,12 @@ def shared_prefix(sinks: Sequence[tuple[str, str]]) -> str:
     return chosen
 
 
+def transactional_id_of(sinks: Sequence[KafkaSink], job: str, region: str) -> str:
+    """The transactional id under which all of a region's `sinks` write."""
+    prefix = shared_prefix([(_named(sink), sink.transactional_id_prefix or "") for sink in sinks])
+    return f"{prefix}-{job}-{region}"
+
+
 @dataclass(frozen=True, slots=True)
 class MarkerPlace:
     """Where a region's marker is kept."""
@@ -165,19 +174,47 @@ class MarkerPlace:
         return f"group {self.group!r}, topic {self.topic!r}"
 
 
+def names_of(
+    sinks: Sequence[KafkaSink],
+    sources: Sequence[Source],
+    context: TransactionContext,
+    is_beside: Callable[[KafkaSource], bool],
+) -> tuple[str, MarkerPlace]:
+    """The transactional id of a region's `sinks`, and where its marker is kept. Raises `ConfigError`.
+
+    `is_beside` says whether a source, which has other bootstrap servers than the sinks, is on their cluster all the
+    same.
+    """
+    properties = merged_properties(sinks)
+    transactional_id = transactional_id_of(sinks, context.job_name, context.region)
+    topic = properties.get("headrace.marker.topic") or _marker_topic(sinks, sources, is_beside)
+    given = properties.get("headrace.marker.group")
+    # Regions of one job may name the same group, and must not have the same place.
+    return transactional_id, MarkerPlace(transactional_id if given is None else f"{given}-{context.region}", topic)
+
+
+def merged_properties(sinks: Sequence[KafkaSink]) -> dict[str, str]:
+    """The properties of sinks that share a producer. Raises `ConfigError` for a contradiction."""
+    return merge_properties([(_named(sink), dict(sink.properties)) for sink in sinks])
+
+
+def delivery_timeout(properties: Mapping[str, str], settings: Mapping[str, str], transaction_timeout_ms: int) -> int:
+    """`delivery.timeout.ms` for these properties, which have become these settings. Raises `ConfigError`."""
+    given = read_int(properties, "delivery.timeout.ms", read_int(properties, "message.timeout.ms", None))
+    return choose_delivery_timeout(given, int(settings["delivery.timeout.ms"]), transaction_timeout_ms)
+
+
 def create_transaction(
     sinks: Sequence[KafkaSink], sources: Sequence[Source], context: TransactionContext
 ) -> KafkaTransaction:
     """The transaction of all of a region's `sinks`; asks the cluster what it has to know."""
     first = sinks[0]
-    properties = merge_properties([(_named(sink), dict(sink.properties)) for sink in sinks])
-    prefix = shared_prefix([(_named(sink), sink.transactional_id_prefix or "") for sink in sinks])
-    transactional_id = f"{prefix}-{context.job_name}-{context.region}"
+    properties = merged_properties(sinks)
     admin = first.create_admin()
     try:
         cluster_id = admin.cluster_id()
         _check_one_cluster(sinks, cluster_id)
-        limit = admin.broker_setting(_MAX_SETTING)
+        limit = admin.broker_setting(MAX_SETTING)
         timeout = choose_timeout(
             read_int(properties, "transaction.timeout.ms", None),
             None if limit is None else int(limit),
@@ -194,13 +231,10 @@ def create_transaction(
             may_create=all(sink.may_create_topics for sink in sinks),
             timeout_s=first.timeout_s,
         )
-        topic = properties.get("headrace.marker.topic")
-        its_role = "which is to hold the marker (`headrace.marker.topic`)"
-        if topic is None:
-            topic, its_role = _marker_topic(sinks, sources, cluster_id), "which the job reads"
-        given = properties.get("headrace.marker.group")
-        # Regions of one job may name the same group, and must not have the same place.
-        place = MarkerPlace(transactional_id if given is None else f"{given}-{context.region}", topic)
+        transactional_id, place = names_of(sinks, sources, context, lambda source: _is_on(source, cluster_id))
+        topic = place.topic
+        is_named = "headrace.marker.topic" in properties
+        its_role = "which is to hold the marker (`headrace.marker.topic`)" if is_named else "which the job reads"
         described = admin.describe_topics([topic])[topic]
         if may_not(described, "READ"):
             raise missing_right(f"the marker cannot be kept with topic {topic!r}", "Read", f"topic {topic!r}")
@@ -212,10 +246,7 @@ def create_transaction(
     finally:
         admin.close()
     settings = producer_settings(resolve_secrets(properties))
-    delivery_ms = read_int(properties, "delivery.timeout.ms", read_int(properties, "message.timeout.ms", None))
-    settings["delivery.timeout.ms"] = str(
-        choose_delivery_timeout(delivery_ms, int(settings["delivery.timeout.ms"]), timeout.timeout_ms)
-    )
+    settings["delivery.timeout.ms"] = str(delivery_timeout(properties, settings, timeout.timeout_ms))
     return KafkaTransaction(transactional_id, place, cluster_id, settings, timeout, first, context)
 
 
@@ -244,23 +275,27 @@ def _named(sink: KafkaSink) -> str:
     return sink.topic or "a topic for each record"
 
 
-def _marker_topic(sinks: Sequence[KafkaSink], sources: Sequence[Source], cluster_id: str) -> str:
+def _is_on(source: KafkaSource, cluster_id: str) -> bool:
+    admin = source.create_admin("marker-admin-client")
+    try:
+        return admin.cluster_id() == cluster_id
+    except ClientError as error:
+        what = f"the brokers of topic {source.fixed_topic!r}, which the job reads"
+        raise error_of(what, error.failure, source.bootstrap_servers) from None
+    finally:
+        admin.close()
+
+
+def _marker_topic(
+    sinks: Sequence[KafkaSink], sources: Sequence[Source], is_beside: Callable[[KafkaSource], bool]
+) -> str:
     """A topic that the job reads anyway, if it is on the sinks' cluster; else one that they write."""
-    sink = sinks[0]
+    servers = sinks[0].bootstrap_servers
     for source in sources:
         if not isinstance(source, KafkaSource) or source.fixed_topic is None:
             continue
-        if source.bootstrap_servers == sink.bootstrap_servers:
+        if source.bootstrap_servers == servers or is_beside(source):
             return source.fixed_topic
-        admin = source.create_admin("marker-admin-client")
-        try:
-            if admin.cluster_id() == cluster_id:
-                return source.fixed_topic
-        except ClientError as error:
-            what = f"the brokers of topic {source.fixed_topic!r}, which the job reads"
-            raise error_of(what, error.failure, source.bootstrap_servers) from None
-        finally:
-            admin.close()
     for topic in (sink.topic for sink in sinks):
         if topic is not None:
             return topic
@@ -296,6 +331,14 @@ class KafkaTransaction(Transaction):
         self._producer: Producer | None = None
         self._is_open = False
         self._lost: HeadraceError | None = None
+        self.statistics = Statistics()
+        self.failed = Counter[str | None]()
+        """Records that were not delivered, by topic."""
+        self._begun_commits = 0
+        self._done_commits = 0
+        self._failed_commits = 0
+        self._retried_commits = 0
+        self._is_pending = False
 
     @property
     def location(self) -> Mapping[str, str | int]:
@@ -330,7 +373,11 @@ class KafkaTransaction(Transaction):
         settings = {"client.id": transactional_id, **self._settings, "transactional.id": transactional_id}
         settings["transaction.timeout.ms"] = str(self._timeout.timeout_ms)
         try:
-            producer = default_client().producer(settings, token=self._token)
+            producer = default_client().producer(
+                with_statistics(settings, is_reported=self._context.is_reported),
+                token=self._token,
+                on_statistics=self.statistics.hear if self._context.is_reported else None,
+            )
         except ClientError as error:
             raise error_of("the transactional producer could not be set up", error.failure, self._servers) from None
         deadline = time.monotonic() + self._timeout_s
@@ -357,7 +404,7 @@ class KafkaTransaction(Transaction):
         refused = self._timeout
         if refused.is_given or refused.timeout_ms <= _BROKER_DEFAULT_MAX_MS:
             raise ConfigError(
-                f"the brokers refuse `transaction.timeout.ms` {refused.timeout_ms}: their limit, `{_MAX_SETTING}`, is "
+                f"the brokers refuse `transaction.timeout.ms` {refused.timeout_ms}: their limit, `{MAX_SETTING}`, is "
                 f"lower (by default {_BROKER_DEFAULT_MAX_MS}); lower the one or raise the other"
             )
         _LOG.warning(
@@ -411,6 +458,7 @@ class KafkaTransaction(Transaction):
 
     def _raise_failures(self, producer: Producer) -> None:
         if failures := producer.take_failures():
+            self.failed.update(failure.topic for failure in failures)
             telling = next(filter(is_fenced, failures), failures[0])
             self._lost = transaction_error_of(undelivered(failures), telling, self._servers)
         if self._lost is not None:
@@ -434,8 +482,28 @@ class KafkaTransaction(Transaction):
         except ClientError as error:
             raise transaction_error_of("records could not be written", error.failure, self._servers) from None
         self._raise_failures(producer)
+        self._is_pending = True
+
+    def metrics(self) -> Iterator[Row]:
+        """What Flink's committers count. Each commit is one committable, and none is one of an earlier attempt."""
+        yield Row("totalCommittables", self._begun_commits)
+        yield Row("successfulCommittables", self._done_commits)
+        yield Row("failedCommittables", self._failed_commits)
+        yield Row("retriedCommittables", self._retried_commits)
+        yield Row("pendingCommittables", int(self._is_pending))
 
     def commit(self, marker: str) -> None:
+        # A start's claim is none: nothing was written and flushed before it.
+        committable, self._is_pending = int(self._is_pending), False
+        self._begun_commits += committable
+        try:
+            self._commit(marker)
+        except HeadraceError:
+            self._failed_commits += committable
+            raise
+        self._done_commits += committable
+
+    def _commit(self, marker: str) -> None:
         # Raises what has failed already: the client would say only that it cannot commit.
         with self.producing("the transaction could not be begun") as producer:
             self._raise_failures(producer)
@@ -467,6 +535,7 @@ class KafkaTransaction(Transaction):
             except ClientError as error:
                 if not is_unsettled(error.failure):
                     raise transaction_error_of(what, error.failure, self._servers) from None
+                self._retried_commits += 1
                 if time.monotonic() > deadline:
                     raise ExternalError(
                         f"{what}: nobody knows, after {tries * self._timeout_s:g} s (`sink.committer.retries` is "

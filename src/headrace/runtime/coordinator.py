@@ -110,6 +110,23 @@ class _InFlight:
 
 
 @dataclass(slots=True)
+class CheckpointCounts:
+    """A job's checkpoints, over all its attempts. `size_bytes` is that of the last complete one's state."""
+
+    begun: int = 0
+    completed: int = 0
+    under_way: int = 0
+    last_number: int | None = None
+    last_ms: float = 0.0
+    size_bytes: int = 0
+
+    @property
+    def failed(self) -> int:
+        """Those that were given up, or ended with their attempt."""
+        return self.begun - self.completed - self.under_way
+
+
+@dataclass(slots=True)
 class _Away:
     """A lane that is lost; `manifest` is what it comes back from, once that is decided."""
 
@@ -131,13 +148,14 @@ class Coordinator:
         chosen: Snapshot | None = None,
         fresh: bool = False,
         assume: Assume | None = None,
+        counts: CheckpointCounts | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan = plan
         self.is_done = False
         self.finished_before: AlreadyFinished | None = None
         self.completed: Manifest | None = None
-        self.completed_ms = 0.0
+        self.counts = CheckpointCounts() if counts is None else counts
         self._last_savepoint: Path | HeadraceError | None = None
         self._settings = settings
         self._folder = folder
@@ -244,6 +262,7 @@ class Coordinator:
             self._savepoint_request = self._in_flight.savepoint or self._savepoint_request
             tell(self._link, CheckpointAborted(self._in_flight.id.number))
             self._in_flight = None
+            self.counts.under_way = 0
 
     def tick(self) -> None:
         """Do what is due: discovery, a checkpoint's start or timeout."""
@@ -320,6 +339,7 @@ class Coordinator:
 
     def close(self) -> None:
         """Release the enumerators' clients. May be called twice."""
+        self.counts.under_way = 0
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._start.close()
 
@@ -424,6 +444,8 @@ class Coordinator:
         at = replace(self._last.id, number=self._number)
         self._in_flight = _InFlight(at, now, is_final, self._has_ended, self._savepoint_request)
         self._savepoint_request = None
+        self.counts.begun += 1
+        self.counts.under_way = 1
         crash_point("checkpoint.triggered")
         tell(self._link, TriggerCheckpoint(at, is_final))
 
@@ -468,7 +490,7 @@ class Coordinator:
         self._last = self.completed = manifest
         self._failures = 0
         self._in_flight = None
-        self.completed_ms = (self._clock() - flight.started_at) * 1000
+        self._count(manifest, (self._clock() - flight.started_at) * 1000)
         self._discovered = [(lane, told) for lane, told in self._discovered if told in self._unheld(manifest, lane)]
         tell(self._link, CheckpointComplete(manifest.id.number))
         crash_point("offsets.committed")
@@ -490,6 +512,14 @@ class Coordinator:
                 self._folder.mark_finished(manifest.id)
             self.is_done = True
 
+    def _count(self, manifest: Manifest, took_ms: float) -> None:
+        counts, regions = self.counts, manifest.regions.values()
+        counts.completed += 1
+        counts.under_way = 0
+        counts.last_number, counts.last_ms = manifest.id.number, took_ms
+        operators = [operator for region in regions for operator in region.operators.values()]
+        counts.size_bytes = sum(keyed.file.size_bytes for operator in operators for keyed in operator.keyed)
+
     def _write_savepoint(self, directory: Path, manifest: Manifest) -> Path | HeadraceError:
         """A savepoint that cannot be written costs a job that goes on nothing."""
         at = manifest.id
@@ -504,6 +534,7 @@ class Coordinator:
         flight = self._in_flight
         assert flight is not None
         self._in_flight = None
+        self.counts.under_way = 0
         self._failures += 1
         log.warning("checkpoint %s failed: %s", flight.id, reason)
         if flight.is_final or self._failures > self._settings.tolerable_failures:

@@ -27,6 +27,7 @@ import os
 import random
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -58,14 +59,15 @@ from headrace.errors import (
     StateError,
     UserCodeError,
 )
+from headrace.metrics.registry import Sample, Scope
 from headrace.plan.graph import Plan
 from headrace.plan.identity import is_exactly_once
 from headrace.plan.parallelism import idle_default, lanes, with_parallelism
 from headrace.runtime.collecting import Collecting, LaneCollected, with_collected
-from headrace.runtime.coordinator import Coordinator, LaneCannotRejoin
+from headrace.runtime.coordinator import CheckpointCounts, Coordinator, LaneCannotRejoin
 from headrace.runtime.link import LaneFailed, Link, LocalLink
 from headrace.runtime.restart import delay_before_restart
-from headrace.runtime.settings import check_plan, read_settings
+from headrace.runtime.settings import Reporter, check_plan, read_settings
 from headrace.runtime.signals import stopped_by_signals
 from headrace.runtime.worker import Worker
 
@@ -75,6 +77,7 @@ PROGRESS_S = 1.0
 """How often a job says where it is."""
 
 _TEMPORARY = "headrace-job-"
+_JOB_SCOPE = Scope("jobmanager_job")
 
 STEP_WAIT_S = 0.05
 """How long a step may wait for a record: what a signal or a barrier waits for at most when nothing comes."""
@@ -176,6 +179,9 @@ class Job(JobClient):
         """Whether there is anything that a last checkpoint could hold."""
         self._attempts = 0
         self._failures: list[float] = []
+        self._checkpoints = CheckpointCounts()
+        self._samples: tuple[Sample, ...] = ()
+        self._since = time.monotonic()
         self._failed_record: str | None = None
         self._record_failures = 0
         self.progress: JobProgress | None = None
@@ -292,6 +298,8 @@ class Job(JobClient):
             for warning in self._warnings:
                 log.warning("%s", warning)
             with contextlib.ExitStack() as stack:
+                if self._settings.reporter is not None:
+                    stack.enter_context(self._shown(self._settings.reporter))
                 root = self._settings.checkpoint_dir
                 if root is None:
                     root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_TEMPORARY)))
@@ -321,7 +329,14 @@ class Job(JobClient):
         while True:
             link = self._connect(folder)
             coordinator = Coordinator(
-                self._plan, self._settings, folder, link, chosen=chosen, fresh=fresh, assume=assume
+                self._plan,
+                self._settings,
+                folder,
+                link,
+                chosen=chosen,
+                fresh=fresh,
+                assume=assume,
+                counts=self._checkpoints,
             )
             self._coordinator = coordinator
             try:
@@ -330,6 +345,7 @@ class Job(JobClient):
                 return
             except Exception as raised:  # noqa: BLE001 - whatever it is, it decides what follows
                 error = raised.error if isinstance(raised, LaneFailed) else raised
+                self._keep_last_samples(link)
                 pause_s = self._pause_after(error, coordinator)
                 if self._savepoint is not None and self._savepoint.result.running():
                     self._settle_savepoint(None, StateError(f"the savepoint failed with the job: {error}"))
@@ -396,6 +412,7 @@ class Job(JobClient):
             raise error
         if lane is None:
             self._status = JobStatus.RESTARTING
+            self._since = time.monotonic()
         # With the user's own traceback, if it was a function of the program's; what nobody foresaw with its own.
         users = error.__cause__ if isinstance(error, UserCodeError | DataError) else None
         shown = users if isinstance(error, HeadraceError) else error
@@ -448,6 +465,7 @@ class Job(JobClient):
             return
         self.has_begun = True
         self._status = JobStatus.RUNNING
+        self._since = time.monotonic()
         while not coordinator.is_done:
             if self._cancel_requested:
                 raise JobCancelled(f"job {self._plan.job_name!r} was cancelled")
@@ -502,9 +520,54 @@ class Job(JobClient):
                 done_by_all.records_out,
                 done_by_all.lag,
                 number,
-                coordinator.completed_ms,
+                self._checkpoints.last_ms,
                 self._attempts,
             )
+            self._keep_samples(link)
+
+    def _keep_samples(self, link: Link) -> None:
+        if self._settings.reporter is not None:
+            self._samples = link.samples()
+
+    def _keep_last_samples(self, link: Link) -> None:
+        """What an attempt failed with is counted, and shown until the next has something to show."""
+        try:
+            self._keep_samples(link)
+        except Exception as error:  # noqa: BLE001 - what the attempt has failed with matters more
+            log.debug("the last metrics of an attempt are not known: %s", error)
+
+    @contextlib.contextmanager
+    def _shown(self, reporter: Reporter) -> Iterator[None]:
+        """Have metrics be read while the job is there, through all its attempts."""
+        # Not before it is needed: it loads a server.
+        from headrace.metrics.prometheus import Endpoint
+
+        of_all = {"host": socket.gethostname(), "job_id": str(self._id), "job_name": self.name}
+        endpoint = Endpoint(reporter.host, reporter.ports, self.samples, of_all)
+        log.info("metrics of job `%s`: %s", self.name, endpoint.url)
+        try:
+            yield
+        finally:
+            endpoint.close()
+
+    def samples(self) -> tuple[Sample, ...]:
+        """The metrics of the job and of its operators, as they were a second ago at most. From any thread."""
+        checkpoints, passed_ms = self._checkpoints, int((time.monotonic() - self._since) * 1000)
+        is_running = self._status is JobStatus.RUNNING
+        number = checkpoints.last_number
+        values: dict[str, float] = {
+            "uptime": passed_ms if is_running else 0,
+            "downtime": passed_ms if self._status is JobStatus.RESTARTING else 0,
+            "numRestarts": self._attempts,
+            "totalNumberOfCheckpoints": checkpoints.begun,
+            "numberOfInProgressCheckpoints": checkpoints.under_way,
+            "numberOfCompletedCheckpoints": checkpoints.completed,
+            "numberOfFailedCheckpoints": checkpoints.failed,
+            "lastCompletedCheckpointId": -1 if number is None else number,
+            "lastCheckpointDuration": -1 if number is None else int(checkpoints.last_ms),
+            "lastCheckpointSize": -1 if number is None else checkpoints.size_bytes,
+        }
+        return (*(Sample(_JOB_SCOPE, name, value) for name, value in values.items()), *self._samples)
 
     def _settle_savepoint(self, path: Path | None, error: BaseException | None) -> None:
         request = self._savepoint

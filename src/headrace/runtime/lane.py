@@ -37,8 +37,8 @@ from headrace.checkpoint.storage import CheckpointFolder
 from headrace.errors import ConfigError, ExternalError, HeadraceError, RemoteTraceback, UserCodeError
 from headrace.plan.graph import Plan
 from headrace.runtime.collecting import with_collected
-from headrace.runtime.link import LaneProgress
-from headrace.runtime.messages import Close, Failed, ToCoordinator
+from headrace.runtime.link import LaneMetrics, LaneProgress
+from headrace.runtime.messages import Close, Failed, InputEnded, ToCoordinator
 from headrace.runtime.settings import Settings
 from headrace.runtime.worker import Worker
 
@@ -46,6 +46,7 @@ STEP_WAIT_S: Final = 0.01
 """How long a step may work, or wait for a record: so long what the coordinator says waits, and with it all lanes."""
 
 _PROGRESS_S: Final = 0.5
+_METRICS_S: Final = 1.0
 _COORDINATOR_GONE: Final = 70
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -92,7 +93,7 @@ class PackedError:
     traceback: str = ""
 
 
-Said = ToCoordinator | LaneProgress | Collected | Logged | Alive | PackedError
+Said = ToCoordinator | LaneProgress | LaneMetrics | Collected | Logged | Alive | PackedError
 """What comes out of a worker's process."""
 
 
@@ -117,7 +118,7 @@ def main(descriptor: int) -> None:
     except Exception as error:  # noqa: BLE001 - it travels as a message
         channel.say(pack(error, setup.lane))
         return
-    _serve(worker, channel, setup.lane)
+    _serve(worker, channel, setup.lane, is_reported=setup.settings.reporter is not None)
 
 
 def _worker(setup: Setup, channel: _Channel) -> Worker:
@@ -136,9 +137,9 @@ def _worker(setup: Setup, channel: _Channel) -> Worker:
     return Worker(plan, setup.settings, folder, lane=setup.lane, attempt_number=setup.attempt_number)
 
 
-def _serve(worker: Worker, channel: _Channel, lane: int) -> None:
+def _serve(worker: Worker, channel: _Channel, lane: int, *, is_reported: bool) -> None:
     said: Any = None
-    next_progress = 0.0
+    next_progress = next_metrics = 0.0
     while not isinstance(said, Close):
         said = channel.next(wait=not worker.is_running)
         if said is not None:
@@ -149,6 +150,11 @@ def _serve(worker: Worker, channel: _Channel, lane: int) -> None:
         if (worker.outbox or now >= next_progress) and not isinstance(said, Close):
             next_progress = now + _PROGRESS_S
             channel.say(LaneProgress(worker.records_in, worker.records_out, worker.lag))
+        # Behind its last word a worker may wait for long, and so it says what it has done by then.
+        is_last_word = any(isinstance(message, Failed | InputEnded) for message in worker.outbox)
+        if is_reported and (now >= next_metrics or is_last_word) and not isinstance(said, Close):
+            next_metrics = now + _METRICS_S
+            channel.say(LaneMetrics(worker.samples()))
         for message in worker.outbox:
             channel.say(pack(message.error, lane) if isinstance(message, Failed) else message)
         worker.outbox.clear()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from headrace.errors import InternalError
+from headrace.metrics.registry import Sample
 from headrace.runtime.collecting import Collecting
 from headrace.runtime.messages import Close, Failed, ToCoordinator, ToWorker
 from headrace.runtime.worker import Worker
@@ -22,6 +23,13 @@ class LaneProgress:
     records_in: int = 0
     records_out: int = 0
     lag: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LaneMetrics:
+    """The metrics of one worker's operators."""
+
+    samples: tuple[Sample, ...] = ()
 
 
 class LaneFailed(Exception):
@@ -69,6 +77,10 @@ class Link(Protocol):
 
     def progress(self) -> LaneProgress:
         """What all of them have done."""
+        ...
+
+    def samples(self) -> tuple[Sample, ...]:
+        """The metrics of all operators, as they were a second ago at most."""
         ...
 
     def close(self) -> list[BaseException]:
@@ -158,6 +170,10 @@ class LocalLink:
     def progress(self) -> LaneProgress:
         """What the worker has done."""
         return LaneProgress(self._worker.records_in, self._worker.records_out, self._worker.lag)
+
+    def samples(self) -> tuple[Sample, ...]:
+        """The worker's metrics now."""
+        return self._worker.samples()
 
     def close(self) -> list[BaseException]:
         """Close everything without committing."""

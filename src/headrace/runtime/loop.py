@@ -71,8 +71,9 @@ class Calls:
     key selector, `keyed` the operator's current-key holder, `table` a reduction's dict, `context` a process function's
     context. `generator` keeps the highest timestamp for `AssignTimestamps` (a source has one per split: here it only
     says that the loop has to keep it), and, with `is_shown`, is shown every element; `extract` is a timestamp assigner.
-    A deserializer that `gives_many` returns an iterable, or None; a serializer that `takes_time` is given the element's
-    timestamp too.
+    A deserializer that `gives_many` returns an iterable, or None; if it `skips`, None for a value is no element. A
+    serializer that `takes_time` is given the element's timestamp too. `tally` is there where the number of elements
+    that come out has to be counted one by one.
     """
 
     call: Callable[..., Any] | None = None
@@ -83,8 +84,10 @@ class Calls:
     context: Any = None
     generator: Any = None
     gives_many: bool = False
+    skips: bool = False
     takes_time: bool = False
     is_shown: bool = False
+    tally: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,7 @@ def compile_loop(plan: Plan, source_id: int, calls: dict[int, Calls]) -> Loop:
     """The loop for everything below the source `source_id`."""
     own = calls[source_id]
     withdraws = _may_tolerate(plan, source_id)
-    aligns = own.generator is None and not own.gives_many and not withdraws
+    aligns = own.generator is None and not own.gives_many and not own.skips and not withdraws
     arrivals = list(_arrivals(plan, source_id, aligned=aligns))
     sinks = tuple(dict.fromkeys(sink for sink, _ in arrivals))
     aligned = frozenset(s for s in sinks if [is_aligned for sink, is_aligned in arrivals if sink == s] == [True])
@@ -202,12 +205,17 @@ class _Writer:
             expression = f"{self._bind(f'd{n}', own.call)}(  # {DESERIALIZER}\nv)"
         if own.gives_many:
             self._many(n, expression, DESERIALIZER, lambda element, depth: self._read(n, element, depth), 2)
+        elif own.skips:
+            element = self._named(n, expression, 2)
+            self._put(2, f"if {element} is not None or v is None:")
+            self._body(element, lambda element, depth: self._read(n, element, depth), 3)
         else:
             self._read(n, expression, 2)
 
     def _read(self, n: int, expression: str, depth: int) -> None:
         """What becomes of an element of the source."""
         own, time = self.calls[n], "t"
+        self._tally(n, depth)
         if own.generator is not None:
             expression = self._named(n, expression, depth)
             time = self._assign_time(n, own, expression, "t", "w", depth)
@@ -219,6 +227,11 @@ class _Writer:
     def _bind(self, name: str, value: Any) -> str:
         self.bindings[name] = value
         return name
+
+    def _tally(self, n: int, depth: int) -> None:
+        """Count an element that comes out of a node, if it has to be: 20 ns."""
+        if (tally := self.calls[n].tally) is not None:
+            self._put(depth, f"{self._bind(f'n{n}', tally)}[0] += 1")
 
     def _named(self, n: int, expression: str, depth: int) -> str:
         """The element as a variable, so that it can be used twice."""
@@ -267,6 +280,7 @@ class _Writer:
         function = "" if own.call is None else self._bind(f"f{n}", own.call)
 
         def hand_on(element: str, depth: int) -> None:
+            self._tally(n, depth)
             self._consumers(n, element, time, depth)
 
         match node.operator:

@@ -26,6 +26,8 @@ from headrace.functions import (
     ValueState,
     ValueStateDescriptor,
 )
+from headrace.metrics.metricbase import MetricGroup
+from headrace.metrics.registry import unreported
 from headrace.plan.graph import (
     AssignTimestamps,
     Filter,
@@ -133,8 +135,9 @@ class ElementContext(ProcessFunction.Context, KeyedProcessFunction.Context):
 class SubtaskContext(RuntimeContext):
     """What `open` is given: where the function runs, and its keyed state."""
 
-    def __init__(self, name: str, place: Place, keyed: KeyedContext | None) -> None:
+    def __init__(self, name: str, place: Place, keyed: KeyedContext | None, metrics: MetricGroup) -> None:
         self._name = name
+        self._metrics = metrics
         self._place = place
         self._keyed = keyed
 
@@ -166,6 +169,10 @@ class SubtaskContext(RuntimeContext):
         """One of the job's global parameters."""
         return self._place.job_parameters.get(key, default_value)
 
+    def get_metrics_group(self) -> MetricGroup:
+        """The operator's own group."""
+        return self._metrics
+
     def get_state(self, state_descriptor: ValueStateDescriptor) -> ValueState[Any]:
         """The state of this name, of the current key."""
         if self._keyed is None:
@@ -184,14 +191,14 @@ class KeyedContext:
 class OpenOperator:
     """One operator of the plan on a worker, from `open` to `close`."""
 
-    def __init__(self, node: Node, place: Place) -> None:
+    def __init__(self, node: Node, place: Place, metrics: MetricGroup | None = None) -> None:
         self.node = node
         self.time = OperatorTime()
         self.keyed: KeyedContext | None = None
         if is_keyed(node):
             self.keyed = KeyedContext(HeapState(node.name), CurrentKey())
         self._place = place
-        self._context = SubtaskContext(node.name, place, self.keyed)
+        self._context = SubtaskContext(node.name, place, self.keyed, metrics or unreported())
         self._opened: list[Function] = []
 
     def restore(self, files: Iterable[KeyedFile], read: Callable[[Any], bytes]) -> None:

@@ -79,7 +79,26 @@ class Pipeline:
         dead_letters = {n.dead_letters for n in plan if n.dead_letters is not None}
         self._outputs: dict[int, tuple[list[Any], list[int]]] = {n: ([], []) for n in (*loop.sinks, *dead_letters)}
         self.records_in = 0
-        self.records_out = 0
+        self.written = dict.fromkeys(self._outputs, 0)
+        """Records by sink."""
+        self.idle_since: float | None = None
+        """Since when nothing has come, by the clock."""
+        self._last: tuple[Watermarks, int] | None = None
+
+    @property
+    def records_out(self) -> int:
+        """Records handed to writers."""
+        return sum(self.written.values())
+
+    @property
+    def last_timestamp(self) -> int | None:
+        """The timestamp of the last record that was processed, in ms; with an assigner of the program's own the highest
+        of its split. None: there is none."""
+        if self._last is None:
+            return None
+        generator, given = self._last
+        timestamp = given if self._strategy.timestamp_assigner is None else generator.max_timestamp
+        return None if timestamp < 0 else timestamp
 
     def add_splits(self, splits: Sequence[Any]) -> None:
         """Read these splits too."""
@@ -99,6 +118,8 @@ class Pipeline:
             if not self._pending:
                 self._pending.extend(self.reader.poll(self._size, 0 if has_worked else timeout_s))
                 if not self._pending:
+                    if not has_worked and self.idle_since is None:
+                        self.idle_since = self._clock()
                     return has_worked
                 if not has_worked:
                     deadline = self._clock() + work_s
@@ -151,6 +172,7 @@ class Pipeline:
         split_id = batch.origin.split_id
         generator = self._generators[split_id]
         self._active.add(split_id)
+        self.idle_since = None
         size, position = len(values), self._start
         written = dict.fromkeys(loop.aligned, position)
         is_done = True
@@ -160,9 +182,9 @@ class Pipeline:
             part = values[position:stop]
             times = None if timestamps is None else timestamps[position:stop]
             if loop.passes_through:
-                for writer in map(self._writers.__getitem__, loop.sinks):
-                    writer.write(part, times)
-                    self.records_out += stop - position
+                for n in loop.sinks:
+                    self._writers[n].write(part, times)
+                    self.written[n] += stop - position
             else:
                 self._run(batch, part, times, generator, written, stop)
             if times is not None and self._takes_given_time:
@@ -176,6 +198,7 @@ class Pipeline:
         self._write(timestamps, written)
         batch.origin.advance(position)
         self.records_in += position - self._start
+        self._last = (generator, NO_TIMESTAMP if timestamps is None else timestamps[position - 1])
         self._start = position
         return is_done
 
@@ -220,7 +243,7 @@ class Pipeline:
         for n, (elements, times) in self._outputs.items():
             if not elements:
                 continue
-            self.records_out += len(elements)
+            self.written[n] += len(elements)
             if n in written:
                 first = written[n]
                 written[n] = first + len(elements)

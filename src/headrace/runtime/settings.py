@@ -18,6 +18,14 @@ from headrace.runtime.restart import ExponentialDelay, FailureRate, FixedDelay, 
 
 
 @dataclass(frozen=True, slots=True)
+class Reporter:
+    """Where metrics are shown; the first of these ports that is free, 0: any."""
+
+    host: str
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What a run is to do. `checkpoint_dir` None: checkpoints serve restarts within the run only."""
 
@@ -40,6 +48,7 @@ class Settings:
     heartbeat_interval_ms: int
     heartbeat_timeout_ms: int
     job_parameters: Mapping[str, str]
+    reporter: Reporter | None = None
 
 
 def read_settings(configuration: Configuration) -> Settings:
@@ -73,6 +82,7 @@ def read_settings(configuration: Configuration) -> Settings:
         heartbeat_interval_ms=options.HEARTBEAT_INTERVAL.read(configuration),
         heartbeat_timeout_ms=options.HEARTBEAT_TIMEOUT.read(configuration),
         job_parameters=options.GLOBAL_JOB_PARAMETERS.read(configuration),
+        reporter=_reporter(configuration),
     )
 
 
@@ -107,6 +117,14 @@ def check_plan(plan: Plan, settings: Settings) -> list[str]:
     if settings.checkpoint_dir is not None or settings.savepoint_dir is not None:
         warnings += order_warnings(plan)
     return warnings
+
+
+def _reporter(configuration: Configuration) -> Reporter | None:
+    names = options.METRICS_REPORTERS.read(configuration)
+    own = (options.PROMETHEUS_FACTORY, options.PROMETHEUS_PORT, options.PROMETHEUS_HOST)
+    if "prom" not in names if names is not None else not any(option.is_set(configuration) for option in own):
+        return None
+    return Reporter(options.PROMETHEUS_HOST.read(configuration), options.PROMETHEUS_PORT.read(configuration))
 
 
 def _path(text: str | None, key: str) -> Path | None:

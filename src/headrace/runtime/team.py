@@ -33,11 +33,12 @@ import cloudpickle
 
 from headrace.crash_points import VARIABLE, armed_in
 from headrace.errors import ConfigError, ExternalError
+from headrace.metrics.registry import Sample
 from headrace.plan.graph import Plan
 from headrace.plan.parallelism import lanes
 from headrace.runtime.collecting import Collecting, with_collected
 from headrace.runtime.lane import Alive, Collected, Logged, PackedError, Said, Setup, unpack
-from headrace.runtime.link import LaneProgress
+from headrace.runtime.link import LaneMetrics, LaneProgress
 from headrace.runtime.messages import (
     Close,
     Failed,
@@ -164,6 +165,10 @@ class Team:
             sum(known) if known else None,
         )
 
+    def samples(self) -> tuple[Sample, ...]:
+        """What all workers have said last."""
+        return tuple(sample for member in self._members.values() for sample in member.samples)
+
     def close(self) -> list[BaseException]:
         """Let all close everything, and end them. A worker that dies now is told of, and changes nothing."""
         self._inbox.clear()
@@ -240,6 +245,8 @@ class Team:
                 pass
             case LaneProgress():
                 member.progress = said
+            case LaneMetrics(samples):
+                member.samples = samples
             case Logged(record):
                 _log(record, member.lane)
             case PackedError():
@@ -288,6 +295,7 @@ class _Member:
         self.has_begun = False
         self.heard_at = self.looked_at = self.let_go_at = time.monotonic()
         self.progress = LaneProgress()
+        self.samples: tuple[Sample, ...] = ()
         ours, theirs = socket.socketpair()
         with ours, theirs:
             for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):

@@ -15,6 +15,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, assert_never
 
 from headrace.checkpoint.manifest import FileRef, KeyedFile, OperatorSnapshot, RegionSnapshot
@@ -33,6 +34,7 @@ from headrace.connector import (
 )
 from headrace.crash_points import crash_point
 from headrace.errors import ExternalError, InternalError, StateError
+from headrace.metrics.registry import Sample
 from headrace.plan.graph import (
     AssignTimestamps,
     Filter,
@@ -74,6 +76,7 @@ from headrace.runtime.messages import (
     TriggerCheckpoint,
     WatermarksReached,
 )
+from headrace.runtime.meters import Meters, gives_any_number
 from headrace.runtime.operators import OpenOperator, Place, generator_supplier, timestamp_extractor
 from headrace.runtime.pipeline import STEP_S, Pipeline
 from headrace.runtime.settings import Settings
@@ -134,10 +137,22 @@ class Worker:
         self._generators: dict[int, Watermarks] = {}
         self._aligned: list[tuple[Alignment, Pipeline]] = []
         self._progress: dict[int, Progress] = {}
+        self._meters = Meters(
+            self._nodes,
+            self._ids,
+            lane,
+            clock,
+            pipelines=self._pipelines,
+            writers=self._writers,
+            progress=self._progress,
+            failures=self._failures,
+            is_reported=settings.reporter is not None,
+        )
         self._positions: dict[tuple[int, int], list[Any]] = {}
         self._next_watermarks = 0.0
         self._next_alignment = 0.0
         self._turn = 0
+        self._is_open = False
         self._is_running = False
         self._has_ended = False
         self._additions = 0
@@ -159,6 +174,10 @@ class Worker:
         """Records that are known to be there and were not read yet, over all sources that know."""
         known = [lag for pipeline in self._pipelines.values() if (lag := pipeline.reader.lag()) is not None]
         return sum(known) if known else None
+
+    def samples(self) -> tuple[Sample, ...]:
+        """The metrics of all operators; none before they are open."""
+        return self._meters.samples() if self._is_open else ()
 
     @property
     def is_running(self) -> bool:
@@ -259,6 +278,7 @@ class Worker:
             checkpoint_interval_ms=self._settings.checkpoint_interval_ms,
             checkpoint_timeout_ms=self._settings.checkpoint_timeout_ms,
             commit_retries=self._settings.commit_retries,
+            is_reported=self._meters.is_reported,
         )
         return sinks[0].create_transaction(sinks, sources, context)
 
@@ -295,7 +315,13 @@ class Worker:
                 node = plan.node(n)
                 if isinstance(node.operator, WriteSink):
                     context = WriterContext(
-                        plan.job_name, node.name, self._lane, node.parallelism or 1, checks_each=node.tolerates
+                        plan.job_name,
+                        node.name,
+                        self._lane,
+                        node.parallelism or 1,
+                        checks_each=node.tolerates,
+                        metrics=self._meters.group(n),
+                        is_reported=self._meters.is_reported,
                     )
                     transaction = self._transactions.get(region.id) if n in region.exactly_once_sinks else None
                     self._writers[n] = writer = node.operator.sink.create_writer(context, transaction)
@@ -308,9 +334,11 @@ class Worker:
                     calls[n] = Calls(
                         call=reader.deserialize,
                         gives_many=reader.gives_many,
+                        skips=reader.skips,
                         extract=extract,
                         generator=extract or is_shown or None,
                         is_shown=is_shown,
+                        tally=self._meters.tally(n) if reader.gives_many else None,
                     )
                 else:
                     calls[n] = self._open(node, operators.get(self._ids[n]))
@@ -323,6 +351,7 @@ class Worker:
                 pipeline.add_splits(self._decode_splits(n, snapshot.splits.values()))
             if (alignment := pipeline.alignment) is not None:
                 self._aligned.append((alignment, pipeline))
+        self._is_open = True
         self.outbox.append(Deployed())
 
     def _open(self, node: Node, snapshot: OperatorSnapshot | None) -> Calls:
@@ -331,10 +360,11 @@ class Worker:
             raise InternalError(f"`{node.name}` ({self._ids[n]!r}) is handed state that it cannot hold")
         match node.operator:
             case Map() | FlatMap() | Filter() | Process() | Reduce():
-                operator = self._operators[n] = OpenOperator(node, self._place_of(node))
+                operator = self._operators[n] = OpenOperator(node, self._place_of(node), self._meters.group(n))
                 if snapshot is not None:
                     operator.restore(snapshot.keyed, self._files.files.read_state)
-                return operator.open()
+                calls = operator.open()
+                return replace(calls, tally=self._meters.tally(n)) if gives_any_number(node) else calls
             case AssignTimestamps(strategy):
                 supplier = generator_supplier(strategy, node.name)
                 self._generators[n] = generator = watermarks_of(strategy, supplier, node.name)
@@ -355,7 +385,15 @@ class Worker:
 
     def _source_context(self, node: Node) -> SourceContext:
         commits = self._settings.checkpoint_interval_ms is not None
-        return SourceContext(self._plan.job_name, node.name, self._lane, node.parallelism or 1, commits)
+        return SourceContext(
+            self._plan.job_name,
+            node.name,
+            self._lane,
+            node.parallelism or 1,
+            commits,
+            metrics=self._meters.group(node.id),
+            is_reported=self._meters.is_reported,
+        )
 
     def _decode_splits(self, n: int, splits: Iterable[Any]) -> list[Any]:
         operator = self._plan.node(n).operator

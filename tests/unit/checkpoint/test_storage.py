@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -331,6 +332,31 @@ def test_lock_whose_holder_has_not_signed_yet_is_refused_too(
 
     with pytest.raises(StateError, match="a process that is just starting holds the lock"):
         CheckpointFolder(tmp_path / "state", JOB).lock()
+
+
+def test_who_runs_is_told_without_a_lock_and_nothing_is_made(folder: CheckpointFolder, tmp_path: Path) -> None:
+    look = CheckpointFolder(folder.path.parent, JOB)
+    assert look.running() == f"process {os.getpid()} on host {socket.gethostname()}"
+    folder.release()
+    assert look.running() is None
+    folder.lock()
+    folder.release()
+    elsewhere = CheckpointFolder(tmp_path / "nowhere", JOB)
+    assert elsewhere.running() is None
+    assert elsewhere.is_writable()
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_cannot_be_made_where_a_file_is_or_the_user_may_not_write(
+    folder: CheckpointFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert folder.is_writable()
+    (tmp_path / "file").write_text("in the way")
+    assert not CheckpointFolder(tmp_path / "file", JOB).is_writable()
+    assert not CheckpointFolder(tmp_path / "file" / "below", JOB).is_writable()
+    # Root may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: mode & os.W_OK == 0)
+    assert not folder.is_writable()
 
 
 def test_other_jobs_have_locks_of_their_own(folder: CheckpointFolder, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -455,3 +456,12 @@ def test_a_program_for_pyflink_is_told_what_to_change(program: Callable[[str], P
     result = run(program("from pyflink.datastream import StreamExecutionEnvironment"))
     assert result.exit_code == 1
     assert "once `pyflink` in its imports is `headrace`" in result.stderr
+
+
+def test_a_port_for_metrics_that_is_in_use_is_a_wrong_setting(program: Callable[[str], Path]) -> None:
+    with socket.create_server(("localhost", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("--metrics-port", port, program(COUNT))
+    assert result.exit_code == 2
+    assert f"`metrics.reporter.prom.port` (`--metrics-port`) is {port}, which is in use" in result.output
+    assert run("--metrics-port", "0", program(COUNT)).exit_code == 0

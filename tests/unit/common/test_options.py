@@ -111,6 +111,9 @@ def test_a_duration_that_is_none_names_key_value_and_form(text: str) -> None:
         ("restart-strategy.exponential-delay.jitter-factor", "nan"),
         ("execution.state-recovery.ignore-unclaimed-state", "maybe"),
         ("headrace.assume", "lost"),
+        ("metrics.reporter.prom.port", "9260-9250"),
+        ("metrics.reporter.prom.port", "65536"),
+        ("metrics.reporter.prom.port", "http"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_it(key: str, value: str) -> None:
@@ -121,6 +124,8 @@ def test_a_wrong_value_is_an_error_that_names_it(key: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("metrics.reporters", "prom,jmx"),
+        ("metrics.reporter.prom.factory.class", "org.apache.flink.metrics.jmx.JMXReporterFactory"),
         ("execution.runtime-mode", "BATCH"),
         ("execution.runtime-mode", "automatic"),
         ("execution.checkpointing.unaligned.enabled", "true"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from headrace.common.serialization import SimpleStringSchema
+from headrace.common.serialization import SerializationSchema, SimpleStringSchema
 from headrace.connector import Boundedness, SourceContext
 from headrace.errors import ConfigError, DataError, UserCodeError
 from headrace.kafka import (
@@ -241,9 +241,38 @@ def test_a_record_is_what_topic_selector_schemas_headers_and_partitioner_make_of
     assert made == KafkaProducerRecord("topic-x", b"x", b"key", 2, 17, [("a", b"1"), ("b", None)])
 
 
+class Told(SerializationSchema):
+    """Writes which topic and part it was made for."""
+
+    def __init__(self, place: str = "nothing") -> None:
+        self.place = place
+
+    def for_topic(self, topic: str, is_key: bool) -> Told:
+        return Told(f"{topic} {'key' if is_key else 'value'}")
+
+    def serialize(self, element: Any) -> bytes:
+        return self.place.encode()
+
+
+def test_schemas_are_told_which_topic_and_part_they_are_for() -> None:
+    builder = KafkaRecordSerializationSchema.builder().set_topic("t")
+    fixed = builder.set_key_serialization_schema(Told()).set_value_serialization_schema(Told()).build()
+    builder = KafkaRecordSerializationSchema.builder().set_topic_selector(str)
+    chosen = builder.set_key_serialization_schema(Told()).set_value_serialization_schema(Told()).build()
+    assert isinstance(fixed, BuiltSchema)
+
+    columns = fixed.columns()
+    assert columns is not None
+    assert columns("x") == (b"t key", b"t value")
+    for topic in ("a", "b", "a"):
+        record = chosen.serialize(topic, CONTEXT, None)
+        assert record == KafkaProducerRecord(topic, f"{topic} value".encode(), f"{topic} key".encode())
+
+
 @pytest.mark.parametrize(
     ("topic", "partition", "text"),
     [
+        ([], 0, "name of a topic"),
         ("", 0, "name of a topic"),
         (None, 0, "name of a topic"),
         ("t", 3, "gave 3"),

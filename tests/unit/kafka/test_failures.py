@@ -7,7 +7,7 @@ import pytest
 from headrace.connector import TransactionLost
 from headrace.errors import ConfigError, ExternalError, FencedError
 from headrace.kafka.client.protocol import Failure, TlsFault
-from headrace.kafka.failures import error_of, is_unsettled, transaction_error_of
+from headrace.kafka.failures import connection_trouble, error_of, is_unsettled, transaction_error_of
 
 TIMED_OUT = "timed out"
 
@@ -88,3 +88,13 @@ def test_only_an_open_outcome_is_asked_for_again() -> None:
     assert is_unsettled(Failure("_TIMED_OUT", "x"))
     assert not is_unsettled(Failure("_FENCED", "x", is_fatal=True))
     assert not is_unsettled(Failure("X", "x", is_retriable=True, requires_abort=True))
+
+
+def test_trouble_with_a_connection_is_told_from_other_failures_with_its_setting() -> None:
+    login = connection_trouble(caused("_AUTHENTICATION", "Authentication failed"), "host:1")
+    assert login is not None
+    assert (login.of, login.setting) == ("authentication", "sasl.password")
+    expired = connection_trouble(Failure("_SSL", "failed", fault=TlsFault.EXPIRED), "host:1")
+    assert expired is not None
+    assert (expired.of, expired.setting) == ("tls", None)
+    assert connection_trouble(Failure("TOPIC_AUTHORIZATION_FAILED", "no"), "host:1") is None

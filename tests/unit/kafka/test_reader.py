@@ -46,6 +46,9 @@ class Group:
         events, self.events = self.events, []
         return events
 
+    def end_seen(self, partition: KafkaTopicPartition) -> int:
+        return 5
+
     def commit(self, offsets: Mapping[KafkaTopicPartition, int]) -> None:
         if self.refusal is not None and self.refuses_at_once:
             raise ClientError(self.refusal)
@@ -80,6 +83,24 @@ def test_offsets_that_the_group_refused_are_committed_with_the_next_checkpoint_a
 
     assert "the next checkpoint tries again: waiting for coordinator" in caplog.text
     assert group.offsets == {PARTITION: 5}
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "later"])
+def test_commits_that_the_group_took_and_refused_are_counted(at_once: bool) -> None:
+    group = Group()
+    reader = reader_of(group, position=5)
+
+    def shown() -> dict[str, float]:
+        return {row.name: row.value for row in reader.metrics()}
+
+    group.refusal, group.refuses_at_once = NO_COORDINATOR, at_once
+    reader.notify_checkpoint_complete(reader.snapshot())
+    reader.poll(500, 0)
+    assert shown() == {"commitsSucceeded": 0, "commitsFailed": 1, "currentOffset": -1, "committedOffset": -1}
+    group.refusal = None
+    reader.notify_checkpoint_complete(reader.snapshot())
+    reader.poll(500, 0)
+    assert shown() == {"commitsSucceeded": 1, "commitsFailed": 1, "currentOffset": -1, "committedOffset": 5}
 
 
 @pytest.mark.parametrize("answer", [None, Records(PARTITION, [b""], [0], 1, None), EndOfPartition(PARTITION, 0)])

@@ -10,7 +10,7 @@ import pytest
 from headrace.connector import TransactionContext
 from headrace.errors import ConfigError
 from headrace.kafka import DeliveryGuarantee, KafkaSink
-from headrace.kafka.client.protocol import TokenSource
+from headrace.kafka.client.protocol import OnStatistics, TokenSource
 from headrace.kafka.serialization import BuiltSchema
 from headrace.kafka.transaction import (
     KafkaTransaction,
@@ -75,7 +75,9 @@ class Clients:
     def __init__(self) -> None:
         self.settings: list[Mapping[str, str]] = []
 
-    def producer(self, settings: Mapping[str, str], token: TokenSource | None) -> Clients:
+    def producer(
+        self, settings: Mapping[str, str], token: TokenSource | None, on_statistics: OnStatistics | None
+    ) -> Clients:
         self.settings.append(settings)
         return self
 

@@ -2,10 +2,10 @@
 
     python tests/unit/oracle/extract.py FOLDER_WITH_PYFLINK > tests/unit/oracle/pyflink-2.2.0.json
 
-The result maps each module under `pyflink.common` and `pyflink.datastream` to its public names; a class has its public
-methods, its attributes (enum members among them) and its nested classes. A parameter is `[name, kind, default]`, with
-the default as its source text or None. Whatever takes a Java object (a parameter `j_…`, a member `…_j_…`) is left out:
-it belongs to PyFlink's gateway, not to its interface.
+The result maps each module under `pyflink.common`, `pyflink.datastream` and `pyflink.metrics` to its public names; a
+class has its public methods, its attributes (enum members among them) and its nested classes. A parameter is `[name,
+kind, default]`, with the default as its source text or None. Whatever takes a Java object (a parameter `j_…`, a member
+`…_j_…`) is left out: it belongs to PyFlink's gateway, not to its interface.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("common", "datastream")
+PACKAGES = ("common", "datastream", "metrics")
 
 
 def is_public(name: str) -> bool:

@@ -61,7 +61,7 @@ def test_every_name_is_there_with_its_signatures_or_is_refused(module: str, name
         check_parameters(f"{module}.{name}", found, facts["parameters"], bound=True)
 
 
-NOT_HERE = ["fn_execution.state_impl", "java_gateway", "metrics", "table", "table.expressions", "util.java_utils"]
+NOT_HERE = ["fn_execution.state_impl", "java_gateway", "table", "table.expressions", "util.java_utils"]
 
 
 @pytest.mark.parametrize("module", NOT_HERE)

@@ -118,10 +118,13 @@ def test_a_checkpoint_that_cannot_be_written_is_committed_with_the_next_one(
     harness.after(10)
     assert harness.coordinator.completed is None
     assert harness.ledger.values == []
+    counts = harness.coordinator.counts
+    assert (counts.begun, counts.completed, counts.failed, counts.under_way) == (1, 0, 1, 0)
     harness.worker.step(0)
     harness.after(10)
     assert harness.coordinator.completed is not None
     assert harness.coordinator.completed.id.number == 3
+    assert (counts.begun, counts.completed, counts.failed, counts.last_number) == (2, 1, 1, 3)
     assert harness.ledger.values == list(range(len(harness.ledger.values)))
 
 

@@ -51,12 +51,17 @@ def some_of(value: int) -> list[int] | None:
     return None if value % 4 == 0 else [value, value + 1, value + 2][: value % 4]
 
 
+def some_or_none(value: int) -> int | None:
+    """A deserializer that passes over some records."""
+    return value if value % 3 else None
+
+
 def with_own_time(value: int, time: int) -> tuple[int, int]:
     """A serializer that wants to know the time."""
     return value, time
 
 
-MANY, TIMED = "many", "timed"
+MANY, SOME, TIMED = "many", "some", "timed"
 
 
 def calls_of(plan: Plan) -> dict[int, Calls]:
@@ -73,8 +78,9 @@ def calls_of(plan: Plan) -> dict[int, Calls]:
             case ReadSource(_, strategy):
                 assigns = strategy.timestamp_assigner is not None
                 calls[node.id] = Calls(
-                    call=some_of if node.name == MANY else None,
+                    call={MANY: some_of, SOME: some_or_none}.get(node.name),
                     gives_many=node.name == MANY,
+                    skips=node.name == SOME,
                     extract=(lambda x, t: t + abs(x) % 11) if assigns else None,
                     generator=assigns or None,
                 )
@@ -132,8 +138,12 @@ def interpret(plan: Plan, source: int, records: list[int], times: list[int]) -> 
     operator = plan.node(source).operator
     assert isinstance(operator, ReadSource)
     assigns = operator.watermark_strategy.timestamp_assigner is not None
+    elements: Callable[[int], Any] = {
+        MANY: lambda record: some_of(record) or (),
+        SOME: lambda record: [record] if record % 3 else [],
+    }.get(plan.node(source).name, lambda record: [record])
     for record, time in zip(records, times, strict=True):
-        for value in (some_of(record) or ()) if plan.node(source).name == MANY else [record]:
+        for value in elements(record):
             push(source, value, time + abs(value) % 11 if assigns else time)
     return result
 
@@ -142,7 +152,7 @@ def interpret(plan: Plan, source: int, records: list[int], times: list[int]) -> 
 def plans(draw: st.DrawFn) -> Plan:
     builder = PlanBuilder()
     strategy = STRATEGY.with_timestamp_assigner(lambda x, t: t) if draw(st.booleans()) else STRATEGY
-    source = builder.add(ReadSource(CollectionSource(()), strategy), draw(st.sampled_from(["source", MANY])))
+    source = builder.add(ReadSource(CollectionSource(()), strategy), draw(st.sampled_from(["source", MANY, SOME])))
     streams = [source.id]
     for _ in range(draw(st.integers(0, 7))):
         above = draw(st.sampled_from(streams))
@@ -187,6 +197,14 @@ def test_a_chain_of_maps_keeps_the_batchs_own_timestamps() -> None:
     assert loop.aligned == {3}
     assert "for v in records:" in loop.source
     assert not loop.is_generator
+
+
+def test_none_of_a_record_without_a_value_is_an_element_also_where_none_of_bytes_is_not() -> None:
+    plan = chain(WriteSink(PrintSink()))
+    calls = calls_of(plan) | {0: Calls(call=lambda v: v if v == 1 else None, skips=True)}
+    loop = compile_loop(plan, 0, calls)
+    records: Any = [None, 1, 2, None]
+    assert run_loop(loop, records, [10, 11, 12, 13]) == {1: [(None, 10), (1, 11), (None, 13)]}
 
 
 def test_a_source_that_goes_straight_to_its_sinks_is_not_looped_over() -> None:

@@ -17,7 +17,7 @@ from headrace.connector.builtin import CollectionSource, PrintSink
 from headrace.errors import ConfigError
 from headrace.plan.graph import Map, Node, Plan, PlanBuilder, ReadSource, Reduce, WriteSink
 from headrace.runtime.restart import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
-from headrace.runtime.settings import Settings, check_plan, read_settings
+from headrace.runtime.settings import Reporter, Settings, check_plan, read_settings
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,9 @@ def test_every_setting_is_read() -> None:
                 "heartbeat.timeout": "9 ms",
                 "pipeline.global-job-parameters": "a:b",
                 "restart-strategy.type": "none",
+                "metrics.reporters": "prom",
+                "metrics.reporter.prom.port": "9250-9252",
+                "metrics.reporter.prom.host": "0.0.0.0",
             }
         )
     )
@@ -136,7 +139,27 @@ def test_every_setting_is_read() -> None:
         heartbeat_interval_ms=8,
         heartbeat_timeout_ms=9,
         job_parameters={"a": "b"},
+        reporter=Reporter("0.0.0.0", (9250, 9251, 9252)),
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "reporter"),
+    [
+        ({"metrics.reporters": "prom"}, Reporter("localhost", (9249,))),
+        ({"metrics.reporter.prom.port": "0"}, Reporter("localhost", (0,))),
+        (
+            {"metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory"},
+            Reporter("localhost", (9249,)),
+        ),
+        ({"metrics.reporters": "", "metrics.reporter.prom.port": "9250"}, None),
+        ({"metrics.latency.interval": "0"}, None),
+    ],
+)
+def test_metrics_are_shown_if_the_reporter_is_named_or_set_up(
+    given: Mapping[str, str], reporter: Reporter | None
+) -> None:
+    assert read_settings(configuration(given)).reporter == reporter
 
 
 def test_a_folder_in_the_home_folder_is_found() -> None:

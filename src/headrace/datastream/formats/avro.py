@@ -1,16 +1,22 @@
-"""Refused by name: Avro."""
+"""Avro, as rows; *Extension*: as plain values. Avro files are refused by name."""
 
 from headrace.common.refusal import refuse_names
+from headrace.formats.avro import (
+    AvroDeserializationSchema,
+    AvroRowDeserializationSchema,
+    AvroRowSerializationSchema,
+    AvroSerializationSchema,
+)
+
+__all__ = [
+    "AvroDeserializationSchema",
+    "AvroRowDeserializationSchema",
+    "AvroRowSerializationSchema",
+    "AvroSerializationSchema",
+]
 
 __getattr__ = refuse_names(
     __name__,
-    [
-        "AvroBulkWriters",
-        "AvroInputFormat",
-        "AvroRowDeserializationSchema",
-        "AvroRowSerializationSchema",
-        "AvroSchema",
-        "GenericRecordAvroTypeInfo",
-    ],
-    "use any callable, or a schema class of your own, with an Avro library",
+    ["AvroBulkWriters", "AvroInputFormat", "AvroSchema", "GenericRecordAvroTypeInfo"],
+    "it belongs to files; for records use `AvroDeserializationSchema` and `AvroSerializationSchema`",
 )

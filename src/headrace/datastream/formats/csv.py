@@ -1,16 +1,12 @@
-"""Refused by name: CSV."""
+"""CSV, as rows. CSV files are refused by name."""
 
 from headrace.common.refusal import refuse_names
+from headrace.formats.csv import CsvRowDeserializationSchema, CsvRowSerializationSchema
+
+__all__ = ["CsvRowDeserializationSchema", "CsvRowSerializationSchema"]
 
 __getattr__ = refuse_names(
     __name__,
-    [
-        "CsvBulkWriters",
-        "CsvReaderFormat",
-        "CsvRowDeserializationSchema",
-        "CsvRowSerializationSchema",
-        "CsvSchema",
-        "CsvSchemaBuilder",
-    ],
-    "use any callable, or a schema class of your own, with the `csv` module",
+    ["CsvBulkWriters", "CsvReaderFormat", "CsvSchema", "CsvSchemaBuilder"],
+    "it belongs to files; for records use `CsvRowDeserializationSchema` and `CsvRowSerializationSchema`",
 )

@@ -1,9 +1,15 @@
-"""Refused by name: JSON."""
+"""JSON, as rows; *Extension*: as typed values."""
 
-from headrace.common.refusal import refuse_names
-
-__getattr__ = refuse_names(
-    __name__,
-    ["JsonRowDeserializationSchema", "JsonRowSerializationSchema"],
-    "use any callable as schema: `json.loads`, or `msgspec.json.decode`",
+from headrace.formats.json import (
+    JsonDeserializationSchema,
+    JsonRowDeserializationSchema,
+    JsonRowSerializationSchema,
+    JsonSerializationSchema,
 )
+
+__all__ = [
+    "JsonDeserializationSchema",
+    "JsonRowDeserializationSchema",
+    "JsonRowSerializationSchema",
+    "JsonSerializationSchema",
+]

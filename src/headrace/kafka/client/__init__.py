@@ -4,6 +4,7 @@
 - `native`: the implementation on librdkafka's C API, where its extension was built.
 - `pure`: the implementation on `confluent_kafka`'s objects, everywhere.
 - `reports`: what both make of a client's reports.
+- `transactions`: transactions of a whole cluster, on `kafka-python`.
 - `provision`: waiting for brokers and creating topics, for the development broker and the tests.
 
 Nothing outside this package imports `confluent_kafka`, and here it is imported when the first client is made.

@@ -12,7 +12,7 @@ Invariants. No call waits longer than it was told to. Settings are librdkafka's 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -81,6 +81,9 @@ class ClientError(Exception):
         super().__init__(str(failure))
         self.failure = failure
 
+
+OnStatistics: TypeAlias = Callable[[str], None]
+"""Takes what a client says of itself, a JSON text each `statistics.interval.ms`; called from within its calls."""
 
 Headers: TypeAlias = "Sequence[tuple[str, bytes | None]]"
 """A record's headers, in their order; a name may be there more than once."""
@@ -280,6 +283,15 @@ class Producer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionReplicas:
+    """On which brokers a partition is, by their ids. `leader` None: none of them leads, and nobody reads or writes."""
+
+    leader: int | None
+    replicas: tuple[int, ...]
+    in_sync: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TopicDescription:
     """A topic that exists. `topic_id` is another one once the topic is created again; None: the broker has no ids."""
 
@@ -288,6 +300,25 @@ class TopicDescription:
     partitions: tuple[int, ...]
     operations: frozenset[str] | None = None
     """What this principal may do with it (`READ`, `WRITE`); None: the broker does not say."""
+    replicas: Mapping[int, PartitionReplicas] = field(default_factory=dict)
+    """By partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """One consumer of a group, and what is assigned to it."""
+
+    client_id: str
+    host: str
+    partitions: tuple[KafkaTopicPartition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDescription:
+    """A group's state (`STABLE`, `EMPTY`, `DEAD` for one that does not exist) and its members."""
+
+    state: str
+    members: tuple[GroupMember, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,16 +330,28 @@ class CommittedOffset:
 
 
 class Position(Enum):
-    """Places in a log that have names."""
+    """Places in a log that have names. STABLE: where the first transaction begins that is still open, else its end."""
 
     EARLIEST = "earliest"
     LATEST = "latest"
+    STABLE = "stable"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterDescription:
+    """A cluster with the ids of its brokers that are there. `operations`: as in `TopicDescription`."""
+
+    cluster_id: str
+    brokers: tuple[int, ...]
+    operations: frozenset[str] | None = None
 
 
 class Admin(Protocol):
     """Asks a cluster. Every call waits at most for the timeout it was created with."""
 
     def cluster_id(self) -> str: ...
+
+    def describe_cluster(self) -> ClusterDescription: ...
 
     def topic_names(self) -> list[str]: ...
 
@@ -328,18 +371,30 @@ class Admin(Protocol):
         """Offsets at a place, or of the first record at or after a time in ms (None: there is none)."""
         ...
 
+    def newest_times(
+        self, partitions: Iterable[KafkaTopicPartition]
+    ) -> dict[KafkaTopicPartition, int | Failure | None]:
+        """The highest timestamp of a record in each log, in ms (None: there is none)."""
+        ...
+
     def committed(
         self, group: str, partitions: Iterable[KafkaTopicPartition], *, stable: bool
     ) -> dict[KafkaTopicPartition, CommittedOffset | Failure | None]:
         """Offsets committed to a group; with `stable`, waits for those in open transactions."""
         ...
 
-    def broker_setting(self, name: str) -> str | None:
-        """A broker's setting; None if it may not be read."""
+    def describe_groups(self, groups: Iterable[str]) -> dict[str, GroupDescription | Failure]: ...
+
+    def describe_configs(self, topics: Iterable[str]) -> dict[str, Mapping[str, str] | Failure]:
+        """Each topic's settings, defaults included; a secret one is left out."""
         ...
 
-    def topic_setting(self, topic: str, name: str) -> str | None:
-        """A topic's setting; None if it may not be read, or the topic is not there."""
+    def broker_settings(self) -> Mapping[str, str] | Failure:
+        """All settings of one broker, defaults included; a secret one is left out."""
+        ...
+
+    def broker_setting(self, name: str) -> str | None:
+        """A broker's setting; None if it may not be read."""
         ...
 
     def close(self) -> None: ...
@@ -355,12 +410,15 @@ class Client(Protocol):
         with_text: bool = False,
         whole_records: bool = False,
         token: TokenSource | None = None,
+        on_statistics: OnStatistics | None = None,
     ) -> Consumer:
         """`with_text`: values as str, decoded as UTF-8, malformed bytes as U+FFFD. `whole_records`: with
         key, headers and place, which are not made otherwise."""
         ...
 
-    def producer(self, settings: Settings, *, token: TokenSource | None = None) -> Producer: ...
+    def producer(
+        self, settings: Settings, *, token: TokenSource | None = None, on_statistics: OnStatistics | None = None
+    ) -> Producer: ...
 
     def admin(self, settings: Settings, timeout_s: float, *, token: TokenSource | None = None) -> Admin: ...
 

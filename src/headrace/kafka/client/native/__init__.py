@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from headrace.kafka.client.protocol import Consumer, Settings, TokenSource
+from headrace.kafka.client.protocol import Consumer, OnStatistics, Settings, TokenSource
 from headrace.kafka.client.pure import PureAdmin
 from headrace.kafka.client.reports import log_line, log_statistics
 
@@ -57,6 +57,7 @@ class NativeClient:
         with_text: bool = False,
         whole_records: bool = False,
         token: TokenSource | None = None,
+        on_statistics: OnStatistics | None = None,
     ) -> Consumer:
         from headrace.kafka.client.native import _librdkafka
 
@@ -65,14 +66,16 @@ class NativeClient:
             with_text=with_text,
             whole_records=whole_records,
             on_token=token,
-            on_statistics=log_statistics,
+            on_statistics=on_statistics or log_statistics,
             on_log=log_line,
         )
 
-    def producer(self, settings: Settings, *, token: TokenSource | None = None) -> NativeProducer:
+    def producer(
+        self, settings: Settings, *, token: TokenSource | None = None, on_statistics: OnStatistics | None = None
+    ) -> NativeProducer:
         from headrace.kafka.client.native.producer import NativeProducer
 
-        return NativeProducer({**settings, "log_level": "4"}, token)
+        return NativeProducer({**settings, "log_level": "4"}, token, on_statistics)
 
     def admin(self, settings: Settings, timeout_s: float, *, token: TokenSource | None = None) -> PureAdmin:
         return PureAdmin(settings, timeout_s, token)

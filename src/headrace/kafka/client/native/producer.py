@@ -12,6 +12,7 @@ from headrace.kafka.client.protocol import (
     ClientFailed,
     Failure,
     KafkaTopicPartition,
+    OnStatistics,
     ProducerRecord,
     Settings,
     TokenSource,
@@ -31,12 +32,16 @@ from headrace.kafka.client.reports import (
 class NativeProducer:
     """`Producer` on `_librdkafka.Producer`: what that says beside its calls is kept, and told as causes."""
 
-    def __init__(self, settings: Settings, token: TokenSource | None = None) -> None:
+    def __init__(
+        self, settings: Settings, token: TokenSource | None = None, on_statistics: OnStatistics | None = None
+    ) -> None:
         self._settings = settings
         self._token = token
         self._reports = Reports()
         self._is_stuck = False
-        self._handle = _librdkafka.Producer(settings, on_token=token, on_statistics=log_statistics, on_log=log_line)
+        self._handle = _librdkafka.Producer(
+            settings, on_token=token, on_statistics=on_statistics or log_statistics, on_log=log_line
+        )
 
     def produce(
         self,

@@ -11,7 +11,7 @@
 
 from collections.abc import Sequence
 
-from headrace.kafka.client.protocol import Settings, TokenSource
+from headrace.kafka.client.protocol import OnStatistics, Settings, TokenSource
 from headrace.kafka.client.pure.admin import PureAdmin
 from headrace.kafka.client.pure.consumer import PureConsumer
 from headrace.kafka.client.pure.murmur2 import murmur2
@@ -28,16 +28,20 @@ class PureClient:
         with_text: bool = False,
         whole_records: bool = False,
         token: TokenSource | None = None,
+        on_statistics: OnStatistics | None = None,
     ) -> PureConsumer:
         return PureConsumer(
             settings,
             with_text=with_text,
             whole_records=whole_records,
             token=token,
+            on_statistics=on_statistics,
         )
 
-    def producer(self, settings: Settings, *, token: TokenSource | None = None) -> PureProducer:
-        return PureProducer(settings, token)
+    def producer(
+        self, settings: Settings, *, token: TokenSource | None = None, on_statistics: OnStatistics | None = None
+    ) -> PureProducer:
+        return PureProducer(settings, token, on_statistics)
 
     def admin(self, settings: Settings, timeout_s: float, *, token: TokenSource | None = None) -> PureAdmin:
         return PureAdmin(settings, timeout_s, token)

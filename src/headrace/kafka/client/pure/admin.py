@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.kafka.client.protocol import (
     ClientError,
+    ClusterDescription,
     CommittedOffset,
     Failure,
+    GroupDescription,
+    GroupMember,
     KafkaTopicPartition,
+    PartitionReplicas,
     Position,
     Settings,
     TokenSource,
     TopicDescription,
 )
-from headrace.kafka.client.pure.group import committed
+from headrace.kafka.client.pure.group import NO_COORDINATOR, committed
 from headrace.kafka.client.pure.probe import speaks_tls, tls_fault
 from headrace.kafka.client.pure.reports import (
     HeardReports,
@@ -36,12 +40,32 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("headrace.kafka.client")
 
 _TELL_AFTER_S = 2.0
+_AGAIN_S = 0.05
+_GROUP_SLICE_S = 2.0
 
 
 def _operations(described: Any) -> frozenset[str] | None:
     names = frozenset(operation.name for operation in described.authorized_operations or ())
     # Who may not describe a thing is not told of it: without this one, the broker does not know of operations.
     return names if "DESCRIBE" in names else None
+
+
+def _known(number: int) -> int | None:
+    return None if number == -1 else number
+
+
+def _assigned(member: Any) -> tuple[KafkaTopicPartition, ...]:
+    assignment = member.assignment
+    return () if assignment is None else tuple(sorted(partition_of(one) for one in assignment.topic_partitions))
+
+
+def _replicas(partition: Any) -> PartitionReplicas:
+    leader = partition.leader
+    return PartitionReplicas(
+        None if leader is None or leader.id < 0 else leader.id,
+        tuple(node.id for node in partition.replicas),
+        tuple(node.id for node in partition.isr),
+    )
 
 
 class PureAdmin:
@@ -115,6 +139,15 @@ class PureAdmin:
     def cluster_id(self) -> str:
         return str(self._described_cluster().cluster_id)
 
+    def describe_cluster(self) -> ClusterDescription:
+        assert self._client is not None
+        with failing_as_client_error(self._reports):
+            future = self._client.describe_cluster(include_authorized_operations=True, request_timeout=self._timeout_s)
+        found = self._result(future)
+        return ClusterDescription(
+            str(found.cluster_id), tuple(sorted(node.id for node in found.nodes)), _operations(found)
+        )
+
     def _described_cluster(self) -> Any:
         assert self._client is not None
         if self._cluster is None:
@@ -143,17 +176,13 @@ class PureAdmin:
             if not isinstance(found, Failure):
                 topic_id = None if found.topic_id is None else str(found.topic_id)
                 numbers = tuple(sorted(partition.id for partition in found.partitions))
-                found = TopicDescription(name, topic_id, numbers, _operations(found))
+                replicas = {partition.id: _replicas(partition) for partition in found.partitions}
+                found = TopicDescription(name, topic_id, numbers, _operations(found), replicas)
             described[name] = found
         return described
 
     def group_operations(self, group: str) -> frozenset[str] | Failure | None:
-        assert self._client is not None
-        with failing_as_client_error(self._reports):
-            futures = self._client.describe_consumer_groups(
-                [group], include_authorized_operations=True, request_timeout=self._timeout_s
-            )
-        found = self._outcome(futures[group])
+        found = self._described_group(group)
         return found if isinstance(found, Failure) else _operations(found)
 
     def ask_for_topic(self, name: str) -> bool:
@@ -169,51 +198,117 @@ class PureAdmin:
     def list_offsets(
         self, partitions: Iterable[KafkaTopicPartition], at: Position | int
     ) -> dict[KafkaTopicPartition, int | Failure | None]:
-        from confluent_kafka import TopicPartition
+        from confluent_kafka import IsolationLevel
         from confluent_kafka.admin._listoffsets import OffsetSpec
 
-        assert self._client is not None
         if isinstance(at, int):
             place: Any = OffsetSpec.for_timestamp(at)
         else:
             named: Any = OffsetSpec
             place = named.earliest() if at is Position.EARLIEST else named.latest()
+        level = IsolationLevel.READ_COMMITTED if at is Position.STABLE else IsolationLevel.READ_UNCOMMITTED
+        found = self._listed(partitions, place, level)
+        return {p: one if isinstance(one, Failure) else _known(one.offset) for p, one in found.items()}
+
+    def newest_times(
+        self, partitions: Iterable[KafkaTopicPartition]
+    ) -> dict[KafkaTopicPartition, int | Failure | None]:
+        from confluent_kafka import IsolationLevel
+        from confluent_kafka.admin._listoffsets import OffsetSpec
+
+        named: Any = OffsetSpec
+        found = self._listed(partitions, named.max_timestamp(), IsolationLevel.READ_UNCOMMITTED)
+        return {p: one if isinstance(one, Failure) else _known(one.timestamp) for p, one in found.items()}
+
+    def _listed(
+        self, partitions: Iterable[KafkaTopicPartition], place: Any, level: Any
+    ) -> dict[KafkaTopicPartition, Any]:
+        """By partition, the client's answer or a `Failure`."""
+        from confluent_kafka import TopicPartition
+
+        assert self._client is not None
         asked = {TopicPartition(p.topic, p.partition): place for p in partitions}
         if not asked:
             return {}
         with failing_as_client_error(self._reports):
-            futures = self._client.list_offsets(asked, request_timeout=self._timeout_s)
-        offsets: dict[KafkaTopicPartition, int | Failure | None] = {}
-        for one, future in futures.items():
-            found = self._outcome(future)
-            offset = found if isinstance(found, Failure) else found.offset
-            offsets[partition_of(one)] = None if offset == -1 else offset
-        return offsets
+            futures = self._client.list_offsets(asked, isolation_level=level, request_timeout=self._timeout_s)
+        return {partition_of(one): self._outcome(future) for one, future in futures.items()}
 
     def committed(
         self, group: str, partitions: Iterable[KafkaTopicPartition], *, stable: bool
     ) -> dict[KafkaTopicPartition, CommittedOffset | Failure | None]:
         return committed(self._settings, group, partitions, stable=stable, timeout_s=self._timeout_s, token=self._token)
 
-    def broker_setting(self, name: str) -> str | None:
-        broker = self._described_cluster().controller
-        return None if broker is None else self._setting("BROKER", str(broker.id), name)
+    def describe_groups(self, groups: Iterable[str]) -> dict[str, GroupDescription | Failure]:
+        described: dict[str, GroupDescription | Failure] = {}
+        for group in groups:
+            found = self._described_group(group)
+            if not isinstance(found, Failure):
+                members = tuple(
+                    GroupMember(one.client_id, one.host.lstrip("/"), _assigned(one)) for one in found.members
+                )
+                found = GroupDescription(found.state.name, members)
+            described[group] = found
+        return described
 
-    def topic_setting(self, topic: str, name: str) -> str | None:
-        return self._setting("TOPIC", topic, name)
+    def _described_group(self, group: str) -> Any:
+        """The client's description of a group, or a `Failure`.
 
-    def _setting(self, kind: str, of: str, name: str) -> str | None:
+        Asked in slices, as the client (librdkafka 2.16) looks for the coordinator three times within a second, and if
+        nobody knows it by then, as in a young cluster, never again, whatever the timeout.
+        """
+        assert self._client is not None
+        deadline = time.monotonic() + self._timeout_s
+        slice_s = min(_GROUP_SLICE_S, self._timeout_s)
+        while True:
+            with failing_as_client_error(self._reports):
+                futures = self._client.describe_consumer_groups(
+                    [group], include_authorized_operations=True, request_timeout=slice_s
+                )
+            try:
+                found = self._outcome(futures[group])
+            except ClientError as error:
+                if error.failure.name != "_TIMED_OUT" or time.monotonic() > deadline:
+                    raise
+                continue
+            is_moving = isinstance(found, Failure) and found.name in NO_COORDINATOR
+            if not is_moving or time.monotonic() > deadline:
+                return found
+            time.sleep(_AGAIN_S)
+
+    def describe_configs(self, topics: Iterable[str]) -> dict[str, Mapping[str, str] | Failure]:
+        from confluent_kafka.admin._config import ConfigResource
+
+        return self._configs(ConfigResource.Type.TOPIC, topics)
+
+    def _configs(self, kind: Any, names: Iterable[str]) -> dict[str, Mapping[str, str] | Failure]:
         from confluent_kafka.admin._config import ConfigResource
 
         assert self._client is not None
-        resource = ConfigResource(ConfigResource.Type[kind], of)
+        resources = {name: ConfigResource(kind, name) for name in names}
+        if not resources:
+            return {}
         with failing_as_client_error(self._reports):
-            futures = self._client.describe_configs([resource], request_timeout=self._timeout_s)
-        found = self._outcome(futures[resource])
-        if isinstance(found, Failure) or name not in found:
-            return None
-        value: str | None = found[name].value
-        return value
+            futures = self._client.describe_configs(list(resources.values()), request_timeout=self._timeout_s)
+        described: dict[str, Mapping[str, str] | Failure] = {}
+        for name, resource in resources.items():
+            found = self._outcome(futures[resource])
+            if not isinstance(found, Failure):
+                found = {entry.name: entry.value for entry in found.values() if entry.value is not None}
+            described[name] = found
+        return described
+
+    def broker_settings(self) -> Mapping[str, str] | Failure:
+        from confluent_kafka.admin._config import ConfigResource
+
+        broker = self._described_cluster().controller
+        if broker is None:
+            return Failure("_UNKNOWN_BROKER", "the cluster has no controller at the moment", is_retriable=True)
+        return self._configs(ConfigResource.Type.BROKER, [str(broker.id)])[str(broker.id)]
+
+    def broker_setting(self, name: str) -> str | None:
+        found = self.broker_settings()
+        return None if isinstance(found, Failure) else found.get(name)
 
     def close(self) -> None:
         self._client = None

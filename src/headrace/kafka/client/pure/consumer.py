@@ -19,6 +19,7 @@ from headrace.kafka.client.protocol import (
     Headers,
     KafkaConsumerRecord,
     KafkaTopicPartition,
+    OnStatistics,
     PartitionFailed,
     Records,
     Settings,
@@ -76,6 +77,7 @@ class PureConsumer:
         with_text: bool = False,
         whole_records: bool = False,
         token: TokenSource | None = None,
+        on_statistics: OnStatistics | None = None,
     ) -> None:
         from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
@@ -86,6 +88,7 @@ class PureConsumer:
                     settings,
                     self._reports,
                     token,
+                    on_statistics,
                     on_commit=self._reports.on_commit,
                     **{"enable.partition.eof": "true"},
                 )

@@ -38,13 +38,11 @@ TRANSACTION_CALL_S = 5.0
 _CALL_S = 1.0
 _GIVE_UP_S = 20.0
 _AGAIN_S = 0.05
-_NO_ANSWER_YET = frozenset(
-    {
-        *("_TIMED_OUT", "_TRANSPORT", "_WAIT_COORD", "REQUEST_TIMED_OUT", "UNSTABLE_OFFSET_COMMIT"),
-        # A broker that has just started, or just lost the group to another one.
-        *("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS"),
-    }
-)
+NO_COORDINATOR = frozenset({"NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS"})
+"""What a broker says that has just started, or just lost the group to another one."""
+_NO_ANSWER_YET = NO_COORDINATOR | {
+    *("_TIMED_OUT", "_TRANSPORT", "_WAIT_COORD", "REQUEST_TIMED_OUT", "UNSTABLE_OFFSET_COMMIT")
+}
 
 
 def committed(

@@ -48,7 +48,7 @@ def tls_fault(settings: Settings, failure: Failure) -> TlsFault | None:
     if failure.name != "_SSL":
         return None
     try:
-        context = _context(settings)
+        context = trust(settings)
     except (OSError, ValueError):
         # The client has read these files, so it is Python that cannot.
         return None
@@ -56,8 +56,8 @@ def tls_fault(settings: Settings, failure: Failure) -> TlsFault | None:
     return next((found for address in at if (found := _fault(context, *address)) is not None), None)
 
 
-def _context(settings: Settings) -> ssl.SSLContext:
-    """Trusts whom the client trusts."""
+def trust(settings: Settings) -> ssl.SSLContext:
+    """Trusts whom a client with these settings trusts."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = settings.get(_IS_IDENTIFIED, "https") != "none"
     location, pem = settings.get("ssl.ca.location"), settings.get("ssl.ca.pem")

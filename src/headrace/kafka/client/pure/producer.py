@@ -16,6 +16,7 @@ from headrace.kafka.client.protocol import (
     ClientError,
     Failure,
     KafkaTopicPartition,
+    OnStatistics,
     ProducerRecord,
     Settings,
     TokenSource,
@@ -44,14 +45,16 @@ def _check(column: Sequence[object], what: str) -> None:
 class PureProducer:
     """`Producer` on `confluent_kafka.Producer`."""
 
-    def __init__(self, settings: Settings, token: TokenSource | None = None) -> None:
+    def __init__(
+        self, settings: Settings, token: TokenSource | None = None, on_statistics: OnStatistics | None = None
+    ) -> None:
         from confluent_kafka import KafkaException, Producer
 
         self._reports = HeardReports()
         self._settings = settings
         self._exception = KafkaException
         self._token = token
-        config = client_config(settings, self._reports, token, on_delivery=self._reports.on_delivery)
+        config = client_config(settings, self._reports, token, on_statistics, on_delivery=self._reports.on_delivery)
         config["delivery.report.only.error"] = True
         with failing_as_client_error():
             self._client: Producer | None = Producer(config)

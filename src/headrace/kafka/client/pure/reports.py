@@ -13,6 +13,7 @@ from headrace.kafka.client.protocol import (
     Failure,
     KafkaTopicPartition,
     OffsetsCommitted,
+    OnStatistics,
     Settings,
     TokenSource,
 )
@@ -76,10 +77,19 @@ def _token(source: TokenSource, config: str) -> tuple[Any, ...]:
 
 
 def client_config(
-    settings: Settings, reports: HeardReports, token: TokenSource | None = None, **more: Any
+    settings: Settings,
+    reports: HeardReports,
+    token: TokenSource | None = None,
+    on_statistics: OnStatistics | None = None,
+    /,
+    **more: Any,
 ) -> dict[str, Any]:
     """What a client is made with, so that everything it has to say comes to `reports`."""
-    heard: dict[str, Any] = {"error_cb": reports.on_error, "stats_cb": log_statistics, "logger": _QuietLog()}
+    heard: dict[str, Any] = {
+        "error_cb": reports.on_error,
+        "stats_cb": on_statistics or log_statistics,
+        "logger": _QuietLog(),
+    }
     if token is not None:
         heard["oauth_cb"] = lambda config: _token(token, config)
     return {**settings, "log_level": "4", **heard, **more}

@@ -1,0 +1,258 @@
+"""Compiled functions between rows and a format's own values: one Python frame for a record.
+
+What `row_reader` compiles for two fields, of which the second has to be converted:
+
+    def read(message):
+        try:
+            d = decode(message)
+            if d is None:
+                return None
+            values = [d.f0, c1(d.f1)]
+        except Exception:
+            return slow(message)
+        row = new(Row)
+        row._fields = names
+        row._values = values
+        row._row_kind = INSERT
+        return row
+
+and `row_writer`:
+
+    def write(row):
+        try:
+            f = row._fields
+            if f is names or f is None or f == names:
+                v0, v1 = row._values
+                if (type(v0) is str or v0 is None):
+                    return encode(S(v0, c1(v1)))
+        except Exception:
+            return slow(row)
+        return slow(row)
+
+`slow` does the same by the book, is given what the quick way could not take (None too), and makes all errors.
+A row is put together from its parts here, as its constructor costs more than reading the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from headrace.common.serialization import Deserializer, Serializer
+from headrace.common.typeinfo import (
+    BasicType,
+    BasicTypeInfo,
+    PrimitiveArrayTypeInfo,
+    RowTypeInfo,
+    TypeInformation,
+    Types,
+)
+from headrace.common.types import Row, RowKind
+from headrace.errors import ConfigError, DataError
+from headrace.formats.text import INT_RANGES
+
+Converter: TypeAlias = Callable[..., Any]
+
+BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
+
+_TESTS = {
+    BasicType.STRING: "type({v}) is str",
+    BasicType.BOOLEAN: "type({v}) is bool",
+    # Neither nan nor infinite.
+    BasicType.DOUBLE: "type({v}) is float and {v} - {v} == 0.0",
+    **{kind: f"type({{v}}) is int and {low} <= {{v}} <= {high}" for kind, (low, high) in INT_RANGES.items()},
+}
+
+
+def row_type(type_info: TypeInformation | None, what: str) -> RowTypeInfo:
+    """The type, which has to be a row's."""
+    if type_info is None:
+        raise TypeError(f"{what} needs type information: give it a row type, `Types.ROW_NAMED([…], […])`")
+    if not isinstance(type_info, RowTypeInfo):
+        raise ConfigError(f"{what} is for rows, and was given {type_info!r}; use `Types.ROW_NAMED([…], […])`")
+    return type_info
+
+
+def is_bytes(type_info: TypeInformation) -> bool:
+    """Whether values of the type are `bytes`."""
+    return isinstance(type_info, PrimitiveArrayTypeInfo) and type_info == BYTES
+
+
+def row_reader(
+    names: Sequence[str] | None,
+    decode: str,
+    fields: Sequence[tuple[str, Converter | None]],
+    slow: Converter,
+    bindings: Mapping[str, Any],
+) -> Converter:
+    """A function of a record's bytes. `decode` is the text that makes a value `d` of `message`; `fields` are texts that
+    take a field out of `d`, each with what converts it; `bindings` are the names in them."""
+    values = [text if convert is None else f"c{i}({text})" for i, (text, convert) in enumerate(fields)]
+    return _compiled(
+        "read",
+        [
+            "def read(message):",
+            "    try:",
+            f"        d = {decode}",
+            "        if d is None:",
+            "            return None",
+            f"        values = [{', '.join(values)}]",
+            "    except Exception:",
+            "        return slow(message)",
+            "    row = new(Row)",
+            "    row._fields = names",
+            "    row._values = values",
+            "    row._row_kind = INSERT",
+            "    return row",
+        ],
+        {
+            **bindings,
+            **{f"c{i}": convert for i, (_, convert) in enumerate(fields) if convert is not None},
+            "names": None if names is None else _one_list(tuple(names)),
+            "slow": slow,
+            "new": object.__new__,
+            "Row": Row,
+            "INSERT": RowKind.INSERT,
+        },
+    )
+
+
+def row_converter(names: Sequence[str] | None, fields: Sequence[tuple[str, Converter | None]]) -> Converter:
+    """What makes a row of a value inside a record: `row_reader` without the reading."""
+
+    def fail(_value: Any) -> Any:
+        raise
+
+    return row_reader(names, "message", fields, fail, {})
+
+
+def row_writer(
+    type_info: RowTypeInfo,
+    finish: Callable[[Sequence[str]], str],
+    converters: Sequence[Converter | None],
+    slow: Converter,
+    bindings: Mapping[str, Any],
+) -> Converter:
+    """A function of a row. `finish` gives the text that makes bytes of the texts of its values; a value without a
+    converter is written as it is if it is as declared."""
+    numbered = list(enumerate(converters))
+    variables = [f"v{i}" for i, _ in numbered]
+    tests = []
+    for i, convert in numbered:
+        if convert is None:
+            field_type = type_info.field_types[i]
+            assert isinstance(field_type, BasicTypeInfo)
+            tests.append(f"({_TESTS[field_type.basic_type].format(v=f'v{i}')} or v{i} is None)")
+    return _compiled(
+        "write",
+        [
+            "def write(row):",
+            "    try:",
+            "        f = row._fields",
+            "        if f is names or f is None or f == names:",
+            f"            [{', '.join(variables)}] = row._values",
+            f"            if {' and '.join(tests) or 'True'}:",
+            f"                return {finish([f'c{i}(v{i})' if convert else f'v{i}' for i, convert in numbered])}",
+            "    except Exception:",
+            "        return slow(row)",
+            "    return slow(row)",
+        ],
+        {
+            **bindings,
+            **{f"c{i}": convert for i, convert in numbered if convert is not None},
+            "names": _one_list(tuple(type_info.get_field_names())),
+            "slow": slow,
+        },
+    )
+
+
+def has_test(type_info: TypeInformation) -> bool:
+    """Whether `row_writer` itself can tell that a value is as declared."""
+    return isinstance(type_info, BasicTypeInfo) and type_info.basic_type in _TESTS
+
+
+def checked(type_info: TypeInformation, convert: Converter | None) -> Converter | None:
+    """`convert` of values that were made sure of; None where `row_writer` makes sure itself."""
+    if convert is None and has_test(type_info):
+        return None
+    to_internal_type = type_info.to_internal_type
+    if convert is None:
+        return to_internal_type
+    return lambda value: convert(to_internal_type(value))
+
+
+def total_reader(what: str, decode: Callable[[bytes], Any]) -> Deserializer:
+    """`decode` for None as well, and with errors of ours."""
+
+    def read(message: bytes | None) -> Any:
+        try:
+            return decode(message)  # type: ignore[arg-type]
+        except Exception as error:
+            if message is None:
+                return None
+            raise unreadable(what, error) from error
+
+    return read
+
+
+def total_writer(what: str, encode: Callable[[Any], bytes]) -> Serializer:
+    """`encode` for None as well, and with errors of ours."""
+
+    def write(element: Any) -> bytes | None:
+        if element is None:
+            return None
+        try:
+            return encode(element)
+        except Exception as error:
+            raise unwritable(what, error) from error
+
+    return write
+
+
+def optional(convert: Converter) -> Converter:
+    """`convert` that leaves None."""
+    return lambda value: None if value is None else convert(value)
+
+
+def each(convert: Converter) -> Converter:
+    """`convert` for a list's items."""
+    return lambda items: None if items is None else [convert(item) for item in items]
+
+
+def each_entry(to_key: Converter | None, convert: Converter | None) -> Converter:
+    """A conversion of a dict's keys and values."""
+    key, value = to_key or _same, convert or _same
+    return lambda entries: None if entries is None else {key(k): value(v) for k, v in entries.items()}
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def unwritable(what: str, error: Exception) -> DataError:
+    """What a serializer raises."""
+    return DataError(f"{what} cannot write this element: {reason(error)}")
+
+
+def unreadable(what: str, error: Exception) -> DataError:
+    """What a deserializer raises."""
+    return DataError(f"{what} cannot read these bytes: {reason(error)}")
+
+
+def reason(error: Exception) -> str:
+    """What an error says."""
+    text = f"no field {error}" if isinstance(error, KeyError) else str(error)
+    return text if isinstance(error, DataError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@lru_cache
+def _one_list(names: tuple[str, ...]) -> list[str]:
+    """The same list for the same names, so that a writer knows a reader's rows at a look. No row changes its list."""
+    return list(names)
+
+
+def _compiled(name: str, lines: Sequence[str], namespace: dict[str, Any]) -> Converter:
+    exec(compile("\n".join(lines) + "\n", f"<{name} rows>", "exec"), namespace)
+    function: Converter = namespace[name]
+    return function
