@@ -25,12 +25,15 @@ from headrace.kafka.client.protocol import (
     Failure,
     GroupDescription,
     GroupMember,
+    KafkaConsumerRecord,
     KafkaTopicPartition,
     PartitionFailed,
     PartitionReplicas,
     Position,
     Producer,
+    ProducerRecord,
     Records,
+    TimestampType,
     TopicDescription,
 )
 from headrace.kafka.client.pure import PureClient
@@ -123,7 +126,6 @@ def test_records_come_in_lists_of_one_partition_each(
     for batch in records(events):
         assert len(batch.values) == len(batch.timestamps)
         assert set(batch.timestamps) == {NOW_MS}
-        assert batch.keys is None
         assert batch.source.offset(0) == len(read[batch.partition])
         assert batch.source.key(0) == batch.values[0]
         read[batch.partition] += batch.values
@@ -134,22 +136,58 @@ def test_records_come_in_lists_of_one_partition_each(
         assert sorted(both, key=lambda value: int(value or 0)) == [b"%d" % n for n in range(200)]
 
 
-def test_keys_and_headers_come_when_asked_for(
+def test_whole_records_are_written_and_read_with_all_that_they_have(
     client: Client, kafka: DevBroker, producer: Producer, make_topic: Callable[..., str]
 ) -> None:
-    topic = make_topic()
-    producer.produce(topic, [b"v", None], [None, b"k"], [-1, NOW_MS])
+    left, right = make_topic(partitions=2), make_topic()
+    headers = [("name", b"x"), ("none", None), ("name", b""), ("größe", b"\xff")]
+    written: list[ProducerRecord] = [
+        (left, b"first", b"", 1, NOW_MS, headers),
+        (right, b"other", None, None, NOW_MS + 1, ()),
+        (left, None, b"gone", 1, NOW_MS + 2, tuple(headers[2:])),
+        (left, b"", None, 1, None, []),
+    ]
+    producer.produce_records(written)
     assert producer.flush(TIMEOUT_S) == 0
-    consumer = client.consumer(reading(kafka), with_keys=True, with_headers=True)
+    consumer = client.consumer(reading(kafka), whole_records=True)
+    consumer.assign({KafkaTopicPartition(left, 1): 0, KafkaTopicPartition(right, 0): 0})
+    events = consume_until(consumer, lambda events: len(ends(events)) == 2)
+    read = {
+        topic: [r for batch in records(events) for r in batch.values if r.topic == topic] for topic in (left, right)
+    }
+    consumer.close()
+    created = TimestampType.CREATE_TIME
+    assert read[right] == [KafkaConsumerRecord(right, 0, 0, NOW_MS + 1, created, None, b"other", [])]
+    now = read[left][2].timestamp
+    assert abs(now - time.time() * 1000) < 60_000
+    assert read[left] == [
+        KafkaConsumerRecord(left, 1, 0, NOW_MS, created, b"", b"first", headers),
+        KafkaConsumerRecord(left, 1, 1, NOW_MS + 2, created, b"gone", None, headers[2:]),
+        KafkaConsumerRecord(left, 1, 2, now, created, None, b"", []),
+    ]
+    assert {type(record) for each in read.values() for record in each} == {KafkaConsumerRecord}
+
+
+def test_a_whole_record_that_is_refused_says_which_it_was(client: Client, producer: Producer) -> None:
+    with pytest.raises(ClientError) as raised:
+        producer.produce_records([("some-topic", b"x" * 2_000_000, b"key", None, None, [("name", b"x")])])
+    failure = raised.value.failure
+    assert (failure.name, failure.topic, failure.size_bytes) == ("MSG_SIZE_TOO_LARGE", "some-topic", 2_000_003)
+
+
+def test_whole_records_wait_for_room(client: Client, kafka: DevBroker, make_topic: Callable[..., str]) -> None:
+    topic = make_topic()
+    small = {"bootstrap.servers": kafka.bootstrap_servers, "queue.buffering.max.messages": "10", "linger.ms": "0"}
+    producer = client.producer({**PRODUCER_DEFAULTS, **small})
+    producer.produce_records([(topic, b"%d" % n, None, None, None, [("n", b"%d" % n)]) for n in range(500)])
+    assert producer.flush(TIMEOUT_S) == 0
+    consumer = client.consumer(reading(kafka), whole_records=True)
     consumer.assign({KafkaTopicPartition(topic, 0): 0})
     events = consume_until(consumer, lambda events: bool(ends(events)))
-    assert [v for batch in records(events) for v in batch.values] == [b"v", None]
-    assert [k for batch in records(events) for k in batch.keys or []] == [None, b"k"]
-    assert [h for batch in records(events) for h in batch.headers or []] == [[], []]
-    first, second = [t for batch in records(events) for t in batch.timestamps]
-    assert abs(first - time.time() * 1000) < 60_000
-    assert second == NOW_MS
+    found = [(record.value, record.headers) for batch in records(events) for record in batch.values]
+    assert found == [(b"%d" % n, [("n", b"%d" % n)]) for n in range(500)]
     consumer.close()
+    producer.close()
 
 
 def test_the_first_record_is_not_kept_waiting_for_more(
@@ -465,15 +503,3 @@ def test_the_partitions_of_a_topic_that_is_not_there_are_an_error(
     with pytest.raises(ClientError, match="UNKNOWN_TOPIC"):
         producer.partitions("not-a-topic-of-anybody", TIMEOUT_S)
     producer.close()
-
-
-def test_a_full_record_comes_with_the_kind_of_its_timestamp(
-    client: Client, kafka: DevBroker, producer: Producer, make_topic: Callable[..., str]
-) -> None:
-    topic = make_topic()
-    write(producer, topic, [b"x", b"y"])
-    consumer = client.consumer(reading(kafka), with_offsets=True, with_timestamp_types=True)
-    consumer.assign({KafkaTopicPartition(topic, 0): 0})
-    (batch,) = records(consume_until(consumer, lambda events: bool(ends(events))))
-    assert (batch.offsets, batch.timestamp_types, batch.keys, batch.headers) == ([0, 1], [1, 1], None, None)
-    consumer.close()

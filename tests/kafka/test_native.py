@@ -27,6 +27,7 @@ from headrace.kafka.client.protocol import (
     ClientError,
     Consumer,
     EndOfPartition,
+    KafkaConsumerRecord,
     KafkaTopicPartition,
     OffsetsCommitted,
     Producer,
@@ -96,6 +97,12 @@ def write(producer: Producer, topic: str, values: list[Any], **columns: Any) -> 
     assert producer.take_failures() == []
 
 
+def write_records(producer: Producer, records: list[Any]) -> None:
+    producer.produce_records(records)
+    assert producer.flush(TIMEOUT_S) == 0
+    assert producer.take_failures() == []
+
+
 # --- hostile input ----------------------------------------------------------------------------------------------------
 
 
@@ -111,12 +118,6 @@ def write(producer: Producer, topic: str, values: list[Any], **columns: Any) -> 
         ({"values": [b"x"], "timestamps": [1 << 70]}, OverflowError),
         ({"values": [b"x"], "partitions": [1 << 70]}, OverflowError),
         ({"values": [b"x"], "partitions": [None]}, TypeError),
-        ({"values": [b"x"], "headers": [[("name", "text")]]}, TypeError),
-        ({"values": [b"x"], "headers": [[(b"name", b"x")]]}, TypeError),
-        ({"values": [b"x"], "headers": [["name"]]}, ValueError),
-        ({"values": [b"x"], "headers": [[("a\0b", b"x")]]}, ValueError),
-        ({"values": [b"x"], "headers": [7]}, TypeError),
-        ({"values": [b"x"], "headers": [iter([("name", "text")])]}, TypeError),
     ],
 )
 def test_wrong_types_are_exceptions_and_leave_the_producer_usable(
@@ -126,6 +127,60 @@ def test_wrong_types_are_exceptions_and_leave_the_producer_usable(
     with pytest.raises(error):
         producer.produce("topic", **columns)
     producer.produce("topic", [b"x"])
+    producer.close()
+
+
+def record_of(
+    topic: Any = "t",
+    value: Any = None,
+    key: Any = None,
+    partition: Any = None,
+    timestamp: Any = None,
+    headers: Any = (),
+) -> Any:
+    """A record with these fields, right or wrong."""
+    return topic, value, key, partition, timestamp, headers
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"topic": b"bytes"}, TypeError),
+        ({"topic": "a\0b"}, ValueError),
+        ({"value": "text"}, TypeError),
+        ({"value": bytearray(b"x")}, TypeError),
+        ({"key": 1}, TypeError),
+        ({"partition": "0"}, TypeError),
+        ({"partition": 1 << 70}, OverflowError),
+        ({"timestamp": 1.5}, TypeError),
+        ({"headers": None}, TypeError),
+        ({"headers": iter([("name", b"x")])}, TypeError),
+        ({"headers": {"name": b"x"}}, TypeError),
+        ({"headers": [7]}, TypeError),
+        ({"headers": [("name",)]}, ValueError),
+        ({"headers": [("name", "text")]}, TypeError),
+        ({"headers": [(b"name", b"x")]}, TypeError),
+        ({"headers": [("name", b"x"), ("a\0b", b"x")]}, ValueError),
+        ({"headers": [("name", b"x"), ("\udc80", b"x")]}, ValueError),
+    ],
+)
+def test_a_record_of_wrong_types_keeps_all_from_being_handed_over(
+    fields: dict[str, Any], error: type[Exception], client: Client
+) -> None:
+    producer = client.producer(writing(NOBODY))
+    with pytest.raises(error):
+        producer.produce_records([record_of(), record_of(**fields)])
+    assert producer.flush(0.0) == 0
+    producer.close()
+
+
+def test_a_record_of_wrong_types_is_named(client: Client) -> None:
+    producer = client.producer(writing(NOBODY))
+    wrong = [7, ("t", b"x"), [*record_of()], record_of(topic=b"t"), record_of(value="x")]
+    wrong += [record_of(headers=7), record_of(timestamp=1.5), record_of(headers=[("name", "text")])]
+    for record in wrong:
+        with pytest.raises(TypeError, match="record 1"):
+            producer.produce_records([record_of(), record])
     producer.close()
 
 
@@ -206,13 +261,16 @@ def test_empty_missing_and_malformed_values_come_as_they_are(
 ) -> None:
     topic = make_topic()
     values = [b"", None, b"\xff\xfe", "é".encode(), b"a\0b"]
-    write(producer, topic, values, keys=[None, b"", b"\xff", b"k", b"a\0"])
+    keys = [None, b"", b"\xff", b"k", b"a\0"]
+    write(producer, topic, values, keys=keys)
     assert [v for batch in read(consumer, topic) for v in batch.values] == values
-    texts = client.consumer(reading(kafka.bootstrap_servers), with_text=True, with_keys=True, with_offsets=True)
+    whole = client.consumer(reading(kafka.bootstrap_servers), whole_records=True)
+    found = [(r.offset, r.key, r.value) for batch in read(whole, topic) for r in batch.values]
+    assert found == list(zip(range(5), keys, values, strict=True))
+    whole.close()
+    texts = client.consumer(reading(kafka.bootstrap_servers), with_text=True)
     batches = read(texts, topic)
     assert [v for batch in batches for v in batch.values] == ["", None, "\ufffd\ufffd", "é", "a\0b"]
-    assert [k for batch in batches for k in batch.keys or []] == [None, b"", b"\xff", b"k", b"a\0"]
-    assert [o for batch in batches for o in batch.offsets or []] == [0, 1, 2, 3, 4]
     assert batches[0].source.value(0) == b""
     with pytest.raises(IndexError):
         batches[0].source.value(len(batches[0].values))
@@ -226,9 +284,43 @@ def test_thousands_of_headers_come_back_in_order(
 ) -> None:
     topic = make_topic()
     headers = [(f"name-{n % 7}", None if n % 5 == 0 else b"%d" % n) for n in range(5_000)]
-    write(producer, topic, [b"x", b"y"], headers=[headers, []])
-    reader = client.consumer(reading(kafka.bootstrap_servers), with_headers=True)
-    assert [h for batch in read(reader, topic) for h in batch.headers or []] == [headers, []]
+    write_records(producer, [record_of(topic=topic, headers=each) for each in (headers, [], headers[1:9])])
+    reader = client.consumer(reading(kafka.bootstrap_servers), whole_records=True)
+    assert [r.headers for batch in read(reader, topic) for r in batch.values] == [headers, [], headers[1:9]]
+    reader.close()
+
+
+class RawName(str):
+    """A header's name that is written as bytes that are no text."""
+
+    raw: bytes
+
+    def encode(self, *_: Any) -> bytes:
+        return self.raw
+
+
+def raw_name(raw: bytes) -> RawName:
+    made = RawName(raw.decode("utf-8", "replace"))
+    made.raw = raw
+    return made
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_names_of_headers_are_each_records_own_also_those_that_are_no_text(
+    client: Client, kafka: DevBroker, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    named = [[b"a", b"b"], [b"a"], [b"\xff", b"b"], [b"\xff", b"ab"], [], [b"", b"\xef\xbf\xbd"], [b"a", b"b"]]
+    # It reads its schemas with what Python has deprecated.
+    from kafka import KafkaProducer
+
+    foreign = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
+    for names in named:
+        foreign.send(topic, b"x", headers=[(raw_name(name), b"1") for name in names])
+    foreign.close()
+    reader = client.consumer(reading(kafka.bootstrap_servers), whole_records=True)
+    found = [[name for name, _ in r.headers] for batch in read(reader, topic) for r in batch.values]
+    assert found == [[name.decode("utf-8", "replace") for name in names] for names in named]
     reader.close()
 
 
@@ -317,7 +409,8 @@ class Longer(list[Any]):
 def test_columns_are_as_long_as_they_are_and_not_as_they_say(client: Client) -> None:
     producer = client.producer(writing(NOBODY))
     producer.produce("topic", Longer([b"x"]))
-    for column in ("keys", "timestamps", "partitions", "headers"):
+    producer.produce_records(Longer([record_of(topic="topic", headers=Longer([("name", b"x")]))]))
+    for column in ("keys", "timestamps", "partitions"):
         with pytest.raises(ValueError, match="a column of 0"):
             producer.produce("topic", [b"x"], **{column: Longer()})
     producer.close()
@@ -409,18 +502,33 @@ def test_records_that_outlive_their_consumer_say_that_they_are_gone(
 
 
 def test_references_are_counted_right(
-    client: Client, producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
+    client: Client, kafka: DevBroker, producer: Producer, consumer: Consumer, make_topic: Callable[..., str]
 ) -> None:
     topic = make_topic()
     value, key, text = os.urandom(20), os.urandom(20), os.urandom(20)
     named = [("header", text)]
-    values, keys, headers = [value] * 50, [key] * 50, [named] * 50
-    before = [sys.getrefcount(each) for each in (value, key, text, values, keys, named)]
+    values, keys = [value] * 50, [key] * 50
+    records = [record_of(topic=topic, value=value, key=key, timestamp=1_700_000_000_000, headers=named)] * 50
+    held = (value, key, text, values, keys, named, records, records[0])
+    before = [sys.getrefcount(each) for each in held]
     for _ in range(20):
-        write(producer, topic, values, keys=keys, headers=headers, timestamps=[1_700_000_000_000] * 50)
+        write(producer, topic, values, keys=keys, timestamps=[1_700_000_000_000] * 50)
+        write_records(producer, records)
         with pytest.raises(TypeError):
             producer.produce(topic, [*values, "text"], keys=[*keys, None])
-    assert [sys.getrefcount(each) for each in (value, key, text, values, keys, named)] == before
+        with pytest.raises(TypeError):
+            producer.produce_records([*records, record_of(topic=topic, headers=[*named, ("header", "text")])])
+    assert [sys.getrefcount(each) for each in held] == before
+    whole = client.consumer(reading(kafka.bootstrap_servers), whole_records=True)
+    kinds = sys.getrefcount(KafkaConsumerRecord)
+    for one in [record for batch in read(whole, topic) for record in batch.values]:
+        # Of the list, of the variable, and the argument.
+        assert sys.getrefcount(one) == 3
+        # Of the record, of the tuple here, of the variable, and the argument.
+        assert [sys.getrefcount(part) for part in (one.key, one.value, one.headers)] == [4, 4, 4]
+    del one
+    assert sys.getrefcount(KafkaConsumerRecord) == kinds
+    whole.close()
     for batch in read(consumer, topic):
         source = batch.source
         # Of the batch, of its values, of the variable, and the argument.
@@ -446,11 +554,11 @@ def test_memory_is_flat_over_many_records(total: int, client: Client) -> None:
         create_topics(broker.bootstrap_servers, {"out": 4}, config=small)
         producer = client.producer(writing(broker.bootstrap_servers, queue_buffering_max_messages="10000"))
         for _ in range(100):
-            producer.produce("in", [bytes(100)] * 5_000)
+            producer.produce_records([record_of(topic="in", value=bytes(100), headers=[("a", b"x")])] * 5_000)
         assert producer.flush(TIMEOUT_S) == 0
         few = {"queued.min.messages": "1000", "queued.max.messages.kbytes": "1000", "fetch.message.max.bytes": "200000"}
         settings = {**reading(broker.bootstrap_servers), **few}
-        consumer = client.consumer(settings, with_keys=True, with_headers=True)
+        consumer = client.consumer(settings, whole_records=True)
         places = [KafkaTopicPartition("in", number) for number in range(4)]
         consumer.assign(dict.fromkeys(places, 0))
         seen, samples = 0, []
@@ -458,7 +566,9 @@ def test_memory_is_flat_over_many_records(total: int, client: Client) -> None:
             for event in consumer.consume(500, 1.0):
                 if isinstance(event, Records):
                     seen += len(event.values)
-                    producer.produce("out", event.values, event.keys, event.timestamps)
+                    producer.produce_records(
+                        [("out", r.value, r.key, None, r.timestamp, r.headers) for r in event.values]
+                    )
                     if seen * 50 // total > len(samples):
                         samples.append(resident_mb())
                 elif isinstance(event, EndOfPartition):

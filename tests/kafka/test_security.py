@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError, Producer
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
+from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 from tests.kafka.door import Door
 from tests.kafka.jobs import TIMEOUT_S, committed, environment, sink, source
 from tests.kafka.secured import (
@@ -210,6 +215,26 @@ def test_a_job_reads_and_writes_exactly_once_and_tells_no_secret(
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert files
     assert not any(has_canary(file.read_bytes().decode("latin-1")) for file in files)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the cure is a command of OpenSSL's")
+def test_a_truststore_that_is_refused_is_taken_once_it_is_converted_as_the_refusal_says(
+    secured: Secured, tmp_path: Path
+) -> None:
+    store = tmp_path / "my trust.p12"
+    cipher = BestAvailableEncryption(KEY_PASSWORD.encode())
+    certificates = [secured.authority.identity.certificate]
+    store.write_bytes(serialize_key_and_certificates(b"ca", None, None, certificates, cipher))
+    properties = {**java(secured.ca), "ssl.truststore.location": str(store), "ssl.truststore.type": "PKCS12"}
+    with pytest.raises(ConfigError, match=r"`ssl\.truststore\.location`") as raised:
+        source(secured.servers, "topic", properties)
+    told = re.search("`(openssl .*?)`", str(raised.value))
+    assert told is not None
+    subprocess.run([*shlex.split(told[1]), "-passin", f"pass:{KEY_PASSWORD}"], check=True, capture_output=True)
+    pem = {"ssl.truststore.location": str(tmp_path / "my trust.pem"), "ssl.truststore.type": "PEM"}
+    admin = source(secured.servers, "topic", {**properties, **pem}).create_admin("test")
+    assert admin.cluster_id()
+    admin.close()
 
 
 PROGRAM = """

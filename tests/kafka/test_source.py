@@ -971,3 +971,27 @@ def test_a_rate_limit_is_kept(run: Run, builder: Builder, write: Write, make_top
     begun = time.monotonic()
     assert running.read(200) == numbers(0, 200)
     assert time.monotonic() - begun >= 0.39
+
+
+def test_while_a_record_waits_for_its_permit_other_news_are_heard_and_none_is_lost(
+    run: Run, builder: Builder, write: Write, make_topic: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = make_topic(partitions=2)
+    write(topic, *numbers(0, 4))
+    later_s, clock = [0.0], time.monotonic
+    monkeypatch.setattr("headrace.kafka.reader.time.monotonic", lambda: clock() + later_s[0])
+    running = run(builder(topic).set_rate_limit(0.001).build())
+    assert running.reader is not None
+    full, empty = (split.split_id for split in running.splits)
+    # The first permit is due in a quarter of an hour.
+    running.wait_until(lambda reader: reader.is_caught_up(empty))
+    for number in numbers(0, 4):
+        running.wait_until(lambda reader: full in {str(partition) for partition in reader._ahead})  # type: ignore[attr-defined]
+        assert not running.reader.is_caught_up(full)
+        running.reader.pause_or_resume_splits([full], [])
+        later_s[0] += 1_000.0
+        assert not running.reader.poll(500, 0.1)
+        running.reader.pause_or_resume_splits([], [full])
+        assert running.read(1) == [number]
+    running.wait_until(lambda reader: reader.is_caught_up(full))
+    assert running.positions() == [4, 0]

@@ -115,10 +115,7 @@ class Cluster:
         with self.failing(what):
             consumer = default_client().consumer(
                 {**CONSUMER_DEFAULTS, **self._settings(), **own},
-                with_keys=True,
-                with_headers=True,
-                with_offsets=True,
-                with_timestamp_types=True,
+                whole_records=True,
                 token=token_source(self.properties),
             )
             try:

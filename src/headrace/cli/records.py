@@ -8,7 +8,7 @@ import re
 import time
 from typing import Any
 
-from headrace.kafka.deserialization import KafkaConsumerRecord, TimestampType
+from headrace.kafka.client.protocol import KafkaConsumerRecord, TimestampType
 
 _NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 

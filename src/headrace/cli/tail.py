@@ -14,8 +14,7 @@ import click
 from headrace.cli.cluster import Where, asks_cluster
 from headrace.cli.records import as_json, as_text
 from headrace.errors import ConfigError
-from headrace.kafka.client.protocol import Position
-from headrace.kafka.deserialization import KafkaConsumerRecord
+from headrace.kafka.client.protocol import KafkaConsumerRecord, Position
 from headrace.kafka.tail import begin, last, logs, parse_place, read
 
 _LAST = 10

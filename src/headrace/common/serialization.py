@@ -76,23 +76,23 @@ class DeserializationSchema(ABC):
 
 
 def serializer_of(schema: SerializationSchema | Serializer) -> Serializer | None:
-    """The function to call for each element; None: elements are bytes already. TypeError for anything else."""
+    """The function to call for each element; None: elements are bytes already. `ConfigError` for anything else."""
     _check_instance(schema)
     if isinstance(schema, SerializationSchema):
         return schema.serialize if _is_overridden(schema, "serialize", "serializer") else schema.serializer()
     if callable(schema) and not isinstance(schema, DeserializationSchema):
         return schema
-    raise TypeError(f"a SerializationSchema or a callable function is needed, got {type(schema).__name__}")
+    raise ConfigError(f"a SerializationSchema or a callable function is needed, got {type(schema).__name__}")
 
 
 def deserializer_of(schema: DeserializationSchema | Deserializer) -> Deserializer | None:
-    """The function to call for each record's bytes; None: hand over the bytes. TypeError for anything else."""
+    """The function to call for each record's bytes; None: hand over the bytes. `ConfigError` for anything else."""
     _check_instance(schema)
     if isinstance(schema, DeserializationSchema):
         return schema.deserialize if _is_overridden(schema, "deserialize", "deserializer") else schema.deserializer()
     if callable(schema) and not isinstance(schema, SerializationSchema):
         return schema
-    raise TypeError(f"a DeserializationSchema or a callable function is needed, got {type(schema).__name__}")
+    raise ConfigError(f"a DeserializationSchema or a callable function is needed, got {type(schema).__name__}")
 
 
 def _is_overridden(schema: object, method: str, quickest: str) -> bool:

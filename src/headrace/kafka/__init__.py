@@ -6,7 +6,7 @@
 | `enumerator`, `split` | which partitions there are, and a partition with a position |
 | `reader`, `rate_limit` | records of assigned partitions, in batches, and how many of them at a time |
 | `offsets` | `KafkaOffsetsInitializer`, how it becomes numbers, and what to do when a log does not hold one |
-| `deserialization` | whole records as they are read, and a program's schema for them |
+| `deserialization` | a program's schema for whole records as they are read |
 | `serialization` | `KafkaRecordSerializationSchema`, its builder, and whole records as they are written |
 | `dead_letters` | records that an operator failed on, as Kafka records |
 | `record_size` | a record that is too large is found before it is sent |
@@ -22,9 +22,9 @@
 """
 
 from headrace.connector import DeliveryGuarantee
-from headrace.kafka.client.protocol import KafkaTopicPartition
+from headrace.kafka.client.protocol import KafkaConsumerRecord, KafkaTopicPartition, TimestampType
 from headrace.kafka.dead_letters import DeadLetterSerializationSchema
-from headrace.kafka.deserialization import KafkaConsumerRecord, KafkaRecordDeserializationSchema, TimestampType
+from headrace.kafka.deserialization import KafkaRecordDeserializationSchema
 from headrace.kafka.enumerator import KafkaSubscriber
 from headrace.kafka.offsets import (
     KafkaOffsetResetStrategy,

@@ -10,7 +10,7 @@ from typing import Any
 
 from headrace.connector import DeadLetter, OriginalRecord, Stage
 from headrace.errors import DataError
-from headrace.kafka.deserialization import KafkaConsumerRecord
+from headrace.kafka.client.protocol import KafkaConsumerRecord
 from headrace.kafka.serialization import KafkaProducerRecord, KafkaRecordSerializationSchema, KafkaSinkContext
 
 _PREFIX = "headrace.error."

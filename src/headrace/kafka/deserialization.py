@@ -7,60 +7,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from enum import IntEnum
-from functools import partial
-from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
 
 from headrace.common.serialization import DeserializationSchema, Deserializer, deserializer_of, skips
 from headrace.connector import SourceContext
-from headrace.kafka.client.protocol import Headers, Records
-
-
-class TimestampType(IntEnum):
-    """What a record's timestamp means, by the topic's `message.timestamp.type`. Kafka's names."""
-
-    NO_TIMESTAMP_TYPE = 0
-    CREATE_TIME = 1
-    LOG_APPEND_TIME = 2
-
-
-class KafkaConsumerRecord(NamedTuple):
-    """A record as it was read; Kafka's `ConsumerRecord`.
-
-    `timestamp` in ms since the epoch, -1 if there is none; `key` and `value` are None where the record has none: a
-    record with a key and without a value is a tombstone.
-    """
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    timestamp_type: TimestampType
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-
-
-_make_record = partial(tuple.__new__, KafkaConsumerRecord)
-_TIMESTAMP_TYPES = tuple(TimestampType)
-
-
-def whole_records(records: Records) -> list[KafkaConsumerRecord]:
-    """The records of a batch that has all columns."""
-    assert records.offsets is not None
-    assert records.timestamp_types is not None
-    assert records.keys is not None
-    assert records.headers is not None
-    place = records.partition
-    types = map(_TIMESTAMP_TYPES.__getitem__, records.timestamp_types)
-    columns = (repeat(place.topic), repeat(place.partition), records.offsets, records.timestamps, types)
-    return list(map(_make_record, zip(*columns, records.keys, records.values, records.headers, strict=False)))
+from headrace.kafka.client.protocol import KafkaConsumerRecord
 
 
 class KafkaRecordDeserializationSchema(ABC):
     """Turns whole records into elements, any number for each.
 
+    >>> from headrace.kafka import TimestampType
     >>> class Bids(KafkaRecordDeserializationSchema):
     ...     def deserialize(self, record):
     ...         if record.value is not None:  # no tombstones

@@ -37,7 +37,7 @@ from headrace.errors import ConfigError
 from headrace.kafka.client.protocol import ClientError, Failure
 from headrace.kafka.failures import error_of
 from headrace.kafka.offsets import Committed, KafkaOffsetResetStrategy, KafkaOffsetsInitializer
-from headrace.kafka.properties import is_secret
+from headrace.kafka.properties import is_secret, with_brokers
 from headrace.kafka.serialization import FlinkFixedPartitioner, KafkaRecordSerializationSchema
 from headrace.kafka.sink import Columns, KafkaSink, KafkaTransactionalWriter, KafkaWriter
 from headrace.kafka.source import KafkaSource
@@ -106,9 +106,7 @@ def _checked(properties: Mapping[str, str], whose: str, argument: str) -> dict[s
     for key, value in properties.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise ConfigError(f"properties are strings; `{key}` in `{argument}` is set to a {type(value).__name__}")
-    if not properties.get("bootstrap.servers"):
-        raise ConfigError(f"{whose} needs brokers: give `bootstrap.servers` in `{argument}`")
-    return dict(properties)
+    return with_brokers(properties, f"{whose} needs brokers: give `bootstrap.servers` in `{argument}`")
 
 
 def _set_property(properties: dict[str, str], old: str, new: str, value: str) -> None:

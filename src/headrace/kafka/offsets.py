@@ -197,15 +197,15 @@ class KafkaOffsetsInitializer:
         return KafkaOffsetsInitializer(Given(tuple(sorted(offsets.items()))), offset_reset_strategy)
 
     @staticmethod
-    def of(initializer: KafkaOffsetsInitializer | OffsetsInitializer) -> KafkaOffsetsInitializer:
-        """*Extension*: one of the program's own, as one of these."""
+    def of(initializer: KafkaOffsetsInitializer | OffsetsInitializer, setter: str) -> KafkaOffsetsInitializer:
+        """*Extension*: one of the program's own, as one of these, for a builder's method."""
         if isinstance(initializer, KafkaOffsetsInitializer):
             return initializer
         if isinstance(initializer, OffsetsInitializer):
             return KafkaOffsetsInitializer(Custom(initializer), initializer.get_auto_offset_reset_strategy())
         raise ConfigError(
-            "offsets are given as `KafkaOffsetsInitializer.earliest()` or one of the others, or as an "
-            f"`OffsetsInitializer` of your own, not as a {type(initializer).__name__}"
+            f"`{setter}` takes `KafkaOffsetsInitializer.earliest()` or one of the others, or an `OffsetsInitializer` "
+            f"of your own, got {type(initializer).__name__}"
         )
 
     @property

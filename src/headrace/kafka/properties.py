@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os.path
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, TypeAlias, assert_never, cast, overload
+from shlex import quote
+from typing import Any, Final, TypeAlias, assert_never, cast, overload
 
 from headrace.common.secrets import is_reference, resolve
 from headrace.errors import ConfigError, NotSupportedError
@@ -142,6 +144,15 @@ def _token_handler(value: str, properties: Mapping[str, str]) -> Mapping[str, st
     )
 
 
+def _no_interceptors(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
+    # Empty is Java's default, which whoever prints its configuration has too.
+    if not value:
+        return {}
+    raise NotSupportedError(
+        "`interceptor.classes` cannot be set: Headrace runs no Java classes; put the work into a map()"
+    )
+
+
 def _pem(name: str) -> Translated:
     def into(value: str, _: Mapping[str, str]) -> Mapping[str, str]:
         return {name: value if is_reference(value) else _unfolded(value)}
@@ -165,20 +176,27 @@ _PEM_BLOCK: Final = re.compile(
     r"-----BEGIN (?P<label>[A-Z0-9 ]+)-----(?P<body>[^-]*(?:-(?!----)[^-]*)*)-----END (?P=label)-----\s*"
 )
 
-_TO_PEM: Final = (
-    "librdkafka reads PEM. Convert it: `keytool -importkeystore -srckeystore STORE.jks -destkeystore STORE.p12 "
-    "-deststoretype PKCS12` (not for one that is PKCS12 already), then `openssl pkcs12 -in STORE.p12 -out STORE.pem`, "
-    "and set"
-)
-
 
 def _truststore(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
-    if properties.get("ssl.truststore.type", "JKS").upper() != "PEM":
-        raise NotSupportedError(
-            f"`ssl.truststore.location` {value!r} is not PEM, and {_TO_PEM} `ssl.truststore.type` to PEM "
-            "(or `ssl.ca.location` to the file)"
-        )
-    return {"ssl.ca.location": value}
+    kind = properties.get("ssl.truststore.type", "JKS").upper()
+    if kind == "PEM":
+        return {"ssl.ca.location": value}
+    # With a key librdkafka reads PKCS#12, but no certificates alone.
+    raise NotSupportedError(
+        f"`ssl.truststore.location` {value!r} is {kind}, and librdkafka reads certificates in PEM. "
+        f"{_to_pem(value, kind, '-nokeys ')} `ssl.truststore.location` to that file and `ssl.truststore.type` to PEM"
+    )
+
+
+def _to_pem(store: str, kind: str, option: str) -> str:
+    """What to do with a Java store, as commands to paste."""
+    stem = os.path.splitext(store)[0]
+    first, source = "", store
+    if kind != "PKCS12" and not store.endswith((".p12", ".pfx")):
+        source = f"{stem}.p12"
+        stores = f"-srckeystore {quote(store)} -destkeystore {quote(source)} -deststoretype PKCS12"
+        first = f"`keytool -importkeystore {stores}`, then "
+    return f"Convert it once: {first}`openssl pkcs12 -in {quote(source)} {option}-out {quote(f'{stem}.pem')}`, and set"
 
 
 def _keystore(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
@@ -191,8 +209,9 @@ def _keystore(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
             if value.endswith((".p12", ".pfx")):
                 return {"ssl.keystore.location": value}
             raise NotSupportedError(
-                f"`ssl.keystore.location` {value!r} is a Java keystore; {_TO_PEM} `ssl.keystore.type` to PEM, or use "
-                "the .p12 file with `ssl.keystore.type` PKCS12"
+                f"`ssl.keystore.location` {value!r} is a Java keystore, and librdkafka reads PEM and PKCS12. "
+                f"{_to_pem(value, 'JKS', '')} `ssl.keystore.location` to that file and `ssl.keystore.type` to PEM (or "
+                "to the .p12 file, and PKCS12)"
             )
 
 
@@ -226,6 +245,7 @@ def _rows() -> Iterable[Property]:
         for name in names.split():
             yield Property(name, Passed(), role, is_secret=name in _SECRET)
     no_class = "Headrace runs no Java classes"
+    interceptor = "put the work into a map()"
     no_registry = "neither source nor sink asks a schema registry; give it to the schema that does"
     no_handler = f"{no_class}; name a function of Python that gives tokens with `headrace.token.source`"
     no_login = (
@@ -361,7 +381,10 @@ def _rows() -> Iterable[Property]:
         Property("ssl.protocol", Ignored("OpenSSL chooses the newest that both sides know")),
         Property("ssl.enabled.protocols", Ignored("OpenSSL chooses the newest that both sides know")),
         # What cannot be had.
-        Property("interceptor.classes", Refused(f"{no_class}; put the work into a map()")),
+        Property(
+            "interceptor.classes",
+            Translated(_no_interceptors, f"nothing to do if it is empty, else refused: {no_class}; {interceptor}"),
+        ),
         Property("partitioner.class", Refused(f"{no_class}; set `partitioner` to one that librdkafka has"), producer),
         Property("sasl.client.callback.handler.class", Refused(no_handler)),
         Property("sasl.login.class", Refused(no_handler)),
@@ -597,6 +620,33 @@ def masked(properties: Mapping[str, str]) -> dict[str, str]:
     {'group.id': 'g', 'sasl.password': '***', 'ssl.key.password': 'env:KEY_PASSWORD'}
     """
     return {name: "***" if is_secret(name) and not is_reference(value) else value for name, value in properties.items()}
+
+
+def checked(properties: Any, setter: str) -> dict[str, str]:
+    """What a program gives to `setter`, which takes strings by their names. Raises `ConfigError`.
+
+    >>> checked({"group.id": 7}, "set_properties")
+    Traceback (most recent call last):
+    headrace.errors.ConfigError: `set_properties` takes strings, and `group.id` is set to a int
+    """
+    if not isinstance(properties, Mapping):
+        raise ConfigError(f"`{setter}` takes a dict of properties, got {type(properties).__name__}")
+    for key, value in properties.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise ConfigError(f"`{setter}` takes strings, and `{key}` is set to a {type(value).__name__}")
+    return dict(properties)
+
+
+def with_brokers(properties: Mapping[str, str], otherwise: str) -> dict[str, str]:
+    """The properties, with the brokers under Java's name. Raises `ConfigError` with a text if there are none.
+
+    >>> with_brokers({"metadata.broker.list": "a:9092"}, "no brokers")["bootstrap.servers"]
+    'a:9092'
+    """
+    brokers = properties.get("bootstrap.servers") or properties.get("metadata.broker.list")
+    if not brokers:
+        raise ConfigError(otherwise)
+    return {**properties, "bootstrap.servers": brokers}
 
 
 @overload

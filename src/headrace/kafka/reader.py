@@ -35,7 +35,6 @@ from headrace.kafka.client.protocol import (
     TopicDescription,
 )
 from headrace.kafka.client.reports import is_hopeless
-from headrace.kafka.deserialization import whole_records
 from headrace.kafka.failures import error_of
 from headrace.kafka.metrics import CONSUMER, AskedEnds, Statistics, at_partition, consumer_rows
 from headrace.kafka.offsets import KafkaOffsetResetStrategy, LogOffsets, reset
@@ -48,6 +47,8 @@ _LOG = logging.getLogger("headrace.kafka")
 _NOT_IN_LOG = frozenset({"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE", "_LOG_TRUNCATION"})
 _OTHER_MEMBERS = frozenset({"UNKNOWN_MEMBER_ID", "ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "FENCED_INSTANCE_ID"})
 _SHOWN_BYTES = 64
+_LONG_WAIT_S = 1.0
+"""For the next permit: a partition that is paused and resumed is fetched again, which is too much for shorter ones."""
 _GROUP: Final[Groups] = (("KafkaSourceReader", None),)
 
 
@@ -175,6 +176,7 @@ class KafkaReader(SourceReader):
         self._commits_failed = 0
         self._commits = settings.group_id is not None
         self._told_of: set[str] = set()
+        self._ahead: dict[KafkaTopicPartition, Records] = {}
         self._has_answers = False
 
     def add_splits(self, splits: Sequence[Split]) -> None:
@@ -203,9 +205,10 @@ class KafkaReader(SourceReader):
         if self._rate_limit is not None:
             max_records = min(max_records, self._rate_limit.allowed(now))
             if not max_records:
-                # What else the client has to say comes with the next record, or the end.
-                time.sleep(min(timeout_s, self._rate_limit.wait_s()))
+                self._wait_for_permit(self._rate_limit, timeout_s)
                 return []
+            if self._ahead and (batch := self._release()) is not None:
+                return [batch]
         is_reading = self._unfinished > 0
         while True:
             batches = self._poll(max_records, timeout_s)
@@ -214,7 +217,32 @@ class KafkaReader(SourceReader):
             if batches or is_reading or timeout_s <= 0:
                 return batches
 
-    def _poll(self, max_records: int, timeout_s: float) -> list[Batch]:
+    def _wait_for_permit(self, limit: RateLimit, timeout_s: float) -> None:
+        wait_s = limit.wait_s()
+        if wait_s <= _LONG_WAIT_S:
+            # What else the client has to say comes with the next record, or the end.
+            time.sleep(min(timeout_s, wait_s))
+            return
+        # One record of each partition may come, and waits here while the partition is paused. So ends, failures and the
+        # outcomes of commits do not wait for the next permit.
+        self._poll(1, min(timeout_s, wait_s), holds=True)
+
+    def _release(self) -> Batch | None:
+        """A record that came ahead of its permit, and whose split is not paused."""
+        for partition, records in self._ahead.items():
+            if not self._progress[partition].is_paused:
+                del self._ahead[partition]
+                self._pause_and_resume([], [partition])
+                return self._permitted(records)
+        return None
+
+    def _permitted(self, records: Records) -> Batch | None:
+        batch = self._take(records)
+        if batch is not None and self._rate_limit is not None:
+            self._rate_limit.take(len(batch.values))
+        return batch
+
+    def _poll(self, max_records: int, timeout_s: float, *, holds: bool = False) -> list[Batch]:
         try:
             events = self._consumer.consume(max_records, max(0.0, timeout_s))
         except ClientError as error:
@@ -224,10 +252,11 @@ class KafkaReader(SourceReader):
             match event:
                 case Records():
                     self._has_answers = True
-                    if (batch := self._take(event)) is not None:
+                    if holds:
+                        self._ahead[event.partition] = event
+                        self._pause_and_resume([event.partition], [])
+                    elif (batch := self._permitted(event)) is not None:
                         batches.append(batch)
-                        if self._rate_limit is not None:
-                            self._rate_limit.take(len(batch.values))
                 case EndOfPartition(partition, offset):
                     self._has_answers = True
                     progress = self._progress[partition]
@@ -251,8 +280,7 @@ class KafkaReader(SourceReader):
 
     def _take(self, records: Records) -> Batch | None:
         progress = self._progress[records.partition]
-        values = whole_records(records) if self.gives_many else records.values
-        timestamps, next_offset = records.timestamps, records.next_offset
+        values, timestamps, next_offset = records.values, records.timestamps, records.next_offset
         stop = progress.split.stop
         if self._is_end is not None and stop is None and (stop := self._find_end(progress, records)) is not None:
             # From here on it is an end like any other: in snapshots, too.
@@ -360,6 +388,7 @@ class KafkaReader(SourceReader):
             is_start = is_start and moved.offset == log.start
             progress.split = replace(split, position=moved.offset, topic_id=topic_id, is_start=is_start)
             progress.position = progress.handed_out = moved.offset
+        self._ahead.pop(split.partition, None)
         self._consumer.unassign([split.partition])
         if progress.is_finished:
             progress.is_assigned = False
@@ -395,7 +424,7 @@ class KafkaReader(SourceReader):
         progress = self._by_id[split_id]
         if progress.is_finished:
             return True
-        if progress.end is None:
+        if progress.end is None or progress.split.partition in self._ahead:
             return False
         if self._settings.reads_uncommitted:
             # Records that the client has fetched, or heard of, and not handed over yet.
@@ -405,17 +434,23 @@ class KafkaReader(SourceReader):
 
     def pause_or_resume_splits(self, splits_to_pause: Iterable[str], splits_to_resume: Iterable[str]) -> None:
         paused, resumed = self._reading(splits_to_pause), self._reading(splits_to_resume)
-        try:
-            if paused:
-                self._consumer.pause([progress.split.partition for progress in paused])
-            if resumed:
-                self._consumer.resume([progress.split.partition for progress in resumed])
-        except ClientError as error:
-            raise error_of("partitions could not be paused", error.failure, self._settings.servers) from None
+        self._pause_and_resume(
+            [progress.split.partition for progress in paused],
+            [at.split.partition for at in resumed if at.split.partition not in self._ahead],
+        )
         for progress in paused:
             progress.is_paused = True
         for progress in resumed:
             progress.is_paused = False
+
+    def _pause_and_resume(self, paused: list[KafkaTopicPartition], resumed: list[KafkaTopicPartition]) -> None:
+        try:
+            if paused:
+                self._consumer.pause(paused)
+            if resumed:
+                self._consumer.resume(resumed)
+        except ClientError as error:
+            raise error_of("partitions could not be paused", error.failure, self._settings.servers) from None
 
     def _reading(self, split_ids: Iterable[str]) -> list[_Progress]:
         """Those that are not at their end: the client has let go of the others."""

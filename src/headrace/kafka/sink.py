@@ -19,12 +19,13 @@ from headrace.connector import (
 )
 from headrace.errors import ConfigError, DataError, InternalError
 from headrace.kafka.client import default_client
-from headrace.kafka.client.protocol import Admin, ClientError, Producer, Settings
+from headrace.kafka.client.protocol import Admin, ClientError, Producer, ProducerRecord, Settings
 from headrace.kafka.failures import error_of, undelivered
 from headrace.kafka.lineage import LineageVertex, kafka_datasets
 from headrace.kafka.metrics import Statistics, bytes_out, forwards, producer_rows, with_statistics
 from headrace.kafka.properties import (
     Role,
+    checked,
     masked,
     producer_settings,
     read_bool,
@@ -32,6 +33,7 @@ from headrace.kafka.properties import (
     resolve_secrets,
     token_source,
     translate,
+    with_brokers,
 )
 from headrace.kafka.record_size import check_size, largest_record, wire_size
 from headrace.kafka.serialization import (
@@ -206,7 +208,7 @@ class KafkaSinkBuilder:
 
     def set_bootstrap_servers(self, bootstrap_servers: str) -> KafkaSinkBuilder:
         """The brokers to begin with, `host:port`, separated by commas."""
-        return self.set_property("bootstrap.servers", bootstrap_servers)
+        return self._set("set_bootstrap_servers", {"bootstrap.servers": bootstrap_servers})
 
     def set_delivery_guarantee(self, delivery_guarantee: DeliveryGuarantee) -> KafkaSinkBuilder:
         """What holds after a failure; NONE without this call."""
@@ -247,26 +249,25 @@ class KafkaSinkBuilder:
         of its last commit; the group's name is followed by the region's. The value of a property that is a secret may
         be `env:NAME` or `file:PATH`, and is looked up there when a client is made.
         """
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise ConfigError(f"properties are strings; `{key}` is set to a {type(value).__name__}")
-        self._properties[key] = value
-        return self
+        if not isinstance(key, str):
+            raise ConfigError(f"`set_property` takes the name of a property, got {type(key).__name__}")
+        return self._set("set_property", {key: value})
 
     def set_properties(self, props: Mapping[str, str]) -> KafkaSinkBuilder:
         """Several properties; later calls win. *Extension*: PyFlink's sink takes them singly only."""
-        for key, value in props.items():
-            self.set_property(key, value)
-        return self
+        return self._set("set_properties", props)
 
     def set_kafka_producer_config(self, props: Mapping[str, str]) -> KafkaSinkBuilder:
         """The same as `set_properties`, under the name that it has in Flink's Java API. *Extension*."""
-        return self.set_properties(props)
+        return self._set("set_kafka_producer_config", props)
+
+    def _set(self, setter: str, properties: Mapping[str, str]) -> KafkaSinkBuilder:
+        self._properties.update(checked(properties, setter))
+        return self
 
     def build(self) -> KafkaSink:
         """The sink. Raises `ConfigError` for what is missing or contradicts itself; nothing is contacted."""
-        properties = self._properties
-        if not properties.get("bootstrap.servers"):
-            raise ConfigError("a KafkaSink needs brokers: call `set_bootstrap_servers`")
+        properties = with_brokers(self._properties, "a KafkaSink needs brokers: call `set_bootstrap_servers`")
         if self._serializer is None:
             raise ConfigError("a KafkaSink needs a record serializer: call `set_record_serializer`")
         if self._guarantee is DeliveryGuarantee.EXACTLY_ONCE:
@@ -482,7 +483,7 @@ class Columns(Outgoing):
 
 
 class WholeRecords(Outgoing):
-    """A `KafkaProducerRecord` for each element, or None, which is counted."""
+    """A record for each element, a tuple as a `KafkaProducerRecord` is one, or None, which is counted."""
 
     serializes_timestamp = True
 
@@ -496,23 +497,12 @@ class WholeRecords(Outgoing):
             self.serialize = _fitting(self.serialize, largest)
 
     def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
-        by_topic: dict[str, list[KafkaProducerRecord]] = {}
-        for record in values:
-            if record is None:
-                self.dropped += 1
-            else:
-                by_topic.setdefault(record.topic, []).append(record)
-        for topic, records in by_topic.items():
-            _, given, keys, places, times, headers = zip(*records, strict=True)
-            columns = (
-                [-1 if at is None else at for at in times],
-                [-1 if place is None else place for place in places],
-                headers if any(headers) else None,
-            )
-            try:
-                producer.produce(topic, given, keys, *columns)
-            except TypeError:
-                producer.produce(topic, _as_bytes(given, topic), _as_bytes(keys, topic), *columns)
+        records = [record for record in values if record is not None]
+        self.dropped += len(values) - len(records)
+        try:
+            producer.produce_records(records)
+        except TypeError:
+            producer.produce_records([_with_bytes(record) for record in records])
 
 
 def _checked(
@@ -530,20 +520,26 @@ def _checked(
 
 
 def _fitting(
-    make: Callable[[Any, int], KafkaProducerRecord | None], largest: int
+    make: Callable[[Any, int], ProducerRecord | None], largest: int
 ) -> Callable[[Any, int], KafkaProducerRecord | None]:
     """What `make` makes, with a look at what can be written of it."""
 
     def made(element: Any, timestamp: int) -> KafkaProducerRecord | None:
         record = make(element, timestamp)
-        if record is not None:
-            check_record(record)
-            value, key = _as_bytes((record.value, record.key), record.topic)
-            check_size(wire_size(value, key, record.headers), largest)
-            record = record._replace(value=value, key=key)
-        return record
+        if record is None:
+            return None
+        made = _with_bytes(KafkaProducerRecord._make(record))
+        check_record(made)
+        check_size(wire_size(made.value, made.key, made.headers), largest)
+        return made
 
     return made
+
+
+def _with_bytes(record: ProducerRecord) -> KafkaProducerRecord:
+    topic, given, given_key, partition, timestamp, headers = record
+    value, key = _as_bytes((given, given_key), topic)
+    return KafkaProducerRecord(topic, value, key, partition, timestamp, headers)
 
 
 def _as_bytes(values: Sequence[Any], topic: str) -> Sequence[bytes | None]:

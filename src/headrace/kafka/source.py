@@ -37,15 +37,18 @@ from headrace.kafka.offsets import (
 from headrace.kafka.properties import (
     CONSUMER_DEFAULTS,
     Role,
+    checked,
     masked,
     read_bool,
     read_int,
     resolve_secrets,
     token_source,
     translate,
+    with_brokers,
 )
 from headrace.kafka.rate_limit import RateLimit
 from headrace.kafka.reader import KafkaReader, ReaderSettings
+from headrace.kafka.serialization import check_schema
 from headrace.kafka.split import KafkaSplit
 
 _LOG = logging.getLogger("headrace.kafka")
@@ -218,10 +221,7 @@ class KafkaSource(Source):
             consumer = default_client().consumer(
                 with_statistics(settings, is_reported=context.is_reported),
                 with_text=is_text,
-                with_keys=is_whole,
-                with_headers=is_whole,
-                with_offsets=is_whole,
-                with_timestamp_types=is_whole,
+                whole_records=is_whole,
                 token=token_source(properties),
                 on_statistics=None if statistics is None else statistics.hear,
             )
@@ -296,11 +296,11 @@ class KafkaSourceBuilder:
 
     def set_bootstrap_servers(self, bootstrap_servers: str) -> KafkaSourceBuilder:
         """The brokers to begin with, `host:port`, separated by commas."""
-        return self.set_property("bootstrap.servers", bootstrap_servers)
+        return self._set("set_bootstrap_servers", {"bootstrap.servers": bootstrap_servers})
 
     def set_group_id(self, group_id: str) -> KafkaSourceBuilder:
         """The group that offsets are committed to after each checkpoint, as a report of progress."""
-        return self.set_property("group.id", group_id)
+        return self._set("set_group_id", {"group.id": group_id})
 
     def set_topics(self, *topics: str) -> KafkaSourceBuilder:
         """Read all partitions of these topics, which have to exist."""
@@ -313,6 +313,8 @@ class KafkaSourceBuilder:
 
         *Differences from PyFlink*: the expression is Python's, not Java's.
         """
+        if not isinstance(topic_pattern, str) or not topic_pattern:
+            raise ConfigError(f"`set_topic_pattern` takes a regular expression as a text, got {topic_pattern!r}")
         try:
             re.compile(topic_pattern)
         except re.error as error:
@@ -321,9 +323,12 @@ class KafkaSourceBuilder:
 
     def set_partitions(self, partitions: Set[KafkaTopicPartition]) -> KafkaSourceBuilder:
         """Read these partitions, which have to exist."""
-        if not partitions:
-            raise ConfigError("`set_partitions` takes one or more partitions, got none")
-        return self._subscribe("set_partitions", Partitions(tuple(sorted(partitions))))
+        is_set = isinstance(partitions, Set | list | tuple)
+        if not is_set or not partitions or not all(isinstance(one, KafkaTopicPartition) for one in partitions):
+            raise ConfigError(
+                f"`set_partitions` takes a set of one or more KafkaTopicPartition, got {partitions!r:.200}"
+            )
+        return self._subscribe("set_partitions", Partitions(tuple(sorted(set(partitions)))))
 
     def _subscribe(self, name: str, subscription: Subscription | Asked) -> KafkaSourceBuilder:
         if self._subscription is not None:
@@ -344,27 +349,36 @@ class KafkaSourceBuilder:
 
         *Extension*: also an `OffsetsInitializer` of your own, here and for stop offsets.
         """
-        self._starting = KafkaOffsetsInitializer.of(starting_offsets_initializer)
+        self._starting = KafkaOffsetsInitializer.of(starting_offsets_initializer, "set_starting_offsets")
         return self
 
     def set_unbounded(
         self, stopping_offsets_initializer: KafkaOffsetsInitializer | OffsetsInitializer
     ) -> KafkaSourceBuilder:
         """Stop each partition before this offset; the source still counts as unbounded, and finds new partitions."""
-        self._stopping, self._is_bounded = KafkaOffsetsInitializer.of(stopping_offsets_initializer), False
+        self._stopping = KafkaOffsetsInitializer.of(stopping_offsets_initializer, "set_unbounded")
+        self._is_bounded = False
         return self
 
     def set_bounded(
         self, stopping_offsets_initializer: KafkaOffsetsInitializer | OffsetsInitializer
     ) -> KafkaSourceBuilder:
         """Stop each partition before this offset; the source is bounded, and looks for partitions once."""
-        self._stopping, self._is_bounded = KafkaOffsetsInitializer.of(stopping_offsets_initializer), True
+        self._stopping = KafkaOffsetsInitializer.of(stopping_offsets_initializer, "set_bounded")
+        self._is_bounded = True
         return self
 
     def set_value_only_deserializer(
         self, deserialization_schema: DeserializationSchema | Callable[[bytes | None], Any]
     ) -> KafkaSourceBuilder:
         """How a record's value becomes an element. *Extension*: any callable that takes bytes will do."""
+        if isinstance(deserialization_schema, KafkaRecordDeserializationSchema):
+            raise ConfigError(
+                "`set_value_only_deserializer` takes a schema for values, got the "
+                f"KafkaRecordDeserializationSchema {type(deserialization_schema).__name__}, which goes to "
+                "`set_deserializer`"
+            )
+        check_schema(deserializer_of, deserialization_schema, "set_value_only_deserializer")
         self._schema = deserialization_schema
         return self
 
@@ -383,7 +397,7 @@ class KafkaSourceBuilder:
 
         A reader's is `<prefix>-<subtask>`, whatever `client.id` says.
         """
-        return self.set_property("client.id.prefix", prefix)
+        return self._set("set_client_id_prefix", {"client.id.prefix": prefix})
 
     def set_rack_id_supplier(self, rack_id_supplier: Callable[[], str | None]) -> KafkaSourceBuilder:
         """*Extension*: where a reader is, as `client.rack`; asked where it runs, once for each reader.
@@ -397,7 +411,7 @@ class KafkaSourceBuilder:
 
     def set_rate_limit(self, records_per_second: float) -> KafkaSourceBuilder:
         """*Extension*: read at most this many records a second, over all subtasks; each has an equal share."""
-        is_number = isinstance(records_per_second, int | float)
+        is_number = isinstance(records_per_second, int | float) and not isinstance(records_per_second, bool)
         if not is_number or not 0 < records_per_second < float("inf"):
             raise ConfigError(f"`set_rate_limit` takes a number of records above 0, got {records_per_second!r}")
         self._records_per_second = float(records_per_second)
@@ -409,26 +423,25 @@ class KafkaSourceBuilder:
         *Extension*: the value of one that is a secret may be `env:NAME` or `file:PATH`, and is looked up there when a
         client is made; until then only the reference is known.
         """
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise ConfigError(f"properties are strings; `{key}` is set to a {type(value).__name__}")
-        self._properties[key] = value
-        return self
+        if not isinstance(key, str):
+            raise ConfigError(f"`set_property` takes the name of a property, got {type(key).__name__}")
+        return self._set("set_property", {key: value})
 
     def set_properties(self, props: Mapping[str, str]) -> KafkaSourceBuilder:
         """Several properties; later calls win."""
-        for key, value in props.items():
-            self.set_property(key, value)
-        return self
+        return self._set("set_properties", props)
 
     def set_kafka_consumer_config(self, props: Mapping[str, str]) -> KafkaSourceBuilder:
         """The same as `set_properties`. *Extension*: in the spelling of Flink's producers and of many notes."""
-        return self.set_properties(props)
+        return self._set("set_kafka_consumer_config", props)
+
+    def _set(self, setter: str, properties: Mapping[str, str]) -> KafkaSourceBuilder:
+        self._properties.update(checked(properties, setter))
+        return self
 
     def build(self) -> KafkaSource:
         """The source. Raises `ConfigError` for what is missing or contradicts itself; nothing is contacted."""
-        properties = self._properties
-        if not properties.get("bootstrap.servers"):
-            raise ConfigError("a KafkaSource needs brokers: call `set_bootstrap_servers`")
+        properties = with_brokers(self._properties, "a KafkaSource needs brokers: call `set_bootstrap_servers`")
         if self._subscription is None:
             raise ConfigError(
                 "a KafkaSource needs topics: call one of `set_topics`, `set_topic_pattern`, `set_partitions` and "
@@ -438,8 +451,6 @@ class KafkaSourceBuilder:
             raise ConfigError(
                 "a KafkaSource needs a deserializer: call `set_value_only_deserializer` or `set_deserializer`"
             )
-        if not isinstance(self._schema, KafkaRecordDeserializationSchema):
-            deserializer_of(self._schema)
         translation = translate(properties, Role.CONSUMER)
         self._check_group(properties)
         strategy = properties.get("auto.offset.reset", "none")

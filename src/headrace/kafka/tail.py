@@ -21,13 +21,13 @@ from headrace.kafka.client.protocol import (
     Consumer,
     EndOfPartition,
     Failure,
+    KafkaConsumerRecord,
     KafkaTopicPartition,
     PartitionFailed,
     Position,
     Records,
 )
 from headrace.kafka.client.reports import is_hopeless
-from headrace.kafka.deserialization import KafkaConsumerRecord, whole_records
 from headrace.kafka.failures import error_of, may_not, missing_right
 
 _LOG = logging.getLogger("headrace.kafka")
@@ -152,7 +152,7 @@ def read(
                 case Records(partition=partition, next_offset=position):
                     if partition not in left:
                         continue
-                    records, has_read = whole_records(event), True
+                    records, has_read = list(event.values), True
                     left[partition] = position
                     yield records if ends is None else [one for one in records if one.offset < ends[partition]]
                 case EndOfPartition(partition, offset):

@@ -77,10 +77,10 @@ def test_a_schema_of_the_programs_own_and_any_callable_are_as_good() -> None:
     assert serializer_of(str.encode) == str.encode
 
 
-def test_what_is_neither_schema_nor_callable_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="got str"):
+def test_what_is_neither_schema_nor_callable_is_refused() -> None:
+    with pytest.raises(ConfigError, match="got str"):
         serializer_of("json")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="got NoneType"):
+    with pytest.raises(ConfigError, match="got NoneType"):
         deserializer_of(None)  # type: ignore[arg-type]
 
 

@@ -15,12 +15,15 @@ from headrace.errors import ConfigError, DataError, UserCodeError
 from headrace.kafka import (
     DeliveryGuarantee,
     FlinkFixedPartitioner,
+    HeaderProvider,
+    KafkaConsumerRecord,
     KafkaOffsetResetStrategy,
     KafkaOffsetsInitializer,
     KafkaPartitioner,
     KafkaProducerRecord,
     KafkaRecordDeserializationSchema,
     KafkaRecordSerializationSchema,
+    KafkaRecordSerializationSchemaBuilder,
     KafkaSink,
     KafkaSinkBuilder,
     KafkaSinkContext,
@@ -88,7 +91,7 @@ def sink() -> KafkaSinkBuilder:
         (lambda: source().set_kafka_subscriber(Nobody()), "`set_topics` already says"),
         (lambda: KafkaSource.builder().set_kafka_subscriber("t"), "takes a KafkaSubscriber, got str"),  # type: ignore[arg-type]
         (lambda: source().set_property("headrace.partition.assignment", "least").build(), "flink or fewest"),
-        (lambda: source().set_starting_offsets(5), "an `OffsetsInitializer` of your own, not as a int"),  # type: ignore[arg-type]
+        (lambda: source().set_starting_offsets(5), "an `OffsetsInitializer` of your own, got int"),  # type: ignore[arg-type]
         (lambda: source().set_starting_offsets(offsets_of(-3)).build(), "set_group_id"),
         (lambda: source().set_bounded(offsets_of(-2)).build(), r"t-0 cannot stop at its earliest offset \(-2\)"),
         (lambda: source().set_rack_id_supplier("rack"), "takes a function, got str"),  # type: ignore[arg-type]
@@ -97,7 +100,7 @@ def sink() -> KafkaSinkBuilder:
         (lambda: source().set_property("auto.offset.reset", "beginning").build(), "earliest, latest or none"),
         (lambda: source().set_property("partition.discovery.interval.ms", "soon").build(), "whole number"),
         (lambda: source().set_property("fetch.min.byte", "1").build(), "did you mean `fetch.min.bytes`"),
-        (lambda: source().set_property("fetch.min.bytes", 1), "are strings"),  # type: ignore[arg-type]
+        (lambda: source().set_property("fetch.min.bytes", 1), "`set_property` takes strings, and `fetch.min.bytes` is"),  # type: ignore[arg-type]
         (lambda: KafkaSink.builder().set_record_serializer(serializer()).build(), "set_bootstrap_servers"),
         (lambda: KafkaSink.builder().set_bootstrap_servers("b").build(), "set_record_serializer"),
         (lambda: sink().set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE).build(), "set_transactional_id_prefix"),
@@ -148,6 +151,74 @@ def test_what_is_missing_or_contradicts_itself_is_refused_with_what_to_call(
 ) -> None:
     with pytest.raises(ConfigError, match=text):
         build()
+
+
+class Trace(HeaderProvider):
+    def get_headers(self, element: Any) -> list[tuple[str, bytes | None]]:
+        return []
+
+
+class Copy(KafkaRecordDeserializationSchema):
+    def deserialize(self, record: KafkaConsumerRecord) -> list[Any]:
+        return [record]
+
+
+_WRONG = (None, 7, object(), b"bytes", [7], {7: 7}, {None}, SimpleStringSchema, Trace, FlinkFixedPartitioner)
+"""What hardly any method takes, and never all of them."""
+_TAKEN = {
+    "set_rate_limit": (7,),
+    # Callables, as good as any.
+    "set_rack_id_supplier": (SimpleStringSchema, Trace, FlinkFixedPartitioner),
+    "set_header_provider": (SimpleStringSchema, FlinkFixedPartitioner),
+    "set_topic_selector": (SimpleStringSchema, Trace, FlinkFixedPartitioner),
+    "set_value_only_deserializer": (Trace, FlinkFixedPartitioner),
+    "set_key_serialization_schema": (Trace, FlinkFixedPartitioner),
+    "set_value_serialization_schema": (Trace, FlinkFixedPartitioner),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        (kind, method)
+        for kind in (KafkaSourceBuilder, KafkaSinkBuilder, KafkaRecordSerializationSchemaBuilder)
+        for method in dir(kind)
+        if method.startswith("set_") and method != "set_transaction_naming_strategy"
+    ],
+)
+def test_what_a_method_does_not_take_is_refused_in_its_name(kind: type, method: str) -> None:
+    for wrong in _WRONG:
+        if wrong not in _TAKEN.get(method, ()):
+            with pytest.raises(ConfigError, match=f"`{method}`"):
+                getattr(kind(), method)(*(["group.id"] if method == "set_property" else []), wrong)
+
+
+def test_what_is_nearly_right_is_refused_with_what_is() -> None:
+    cases: list[tuple[Callable[[], object], str]] = [
+        (lambda: source().set_rate_limit(True), "above 0, got True"),
+        (lambda: source().set_property(["group.id"], "g"), "`set_property` takes the name of a property, got list"),  # type: ignore[arg-type]
+        (lambda: sink().set_property(None, "g"), "`set_property` takes the name of a property, got NoneType"),  # type: ignore[arg-type]
+        (lambda: KafkaSource.builder().set_topic_pattern(""), "`set_topic_pattern` takes a regular expression"),
+        (lambda: KafkaSource.builder().set_partitions({("t", 0)}), "KafkaTopicPartition"),  # type: ignore[arg-type]
+        (lambda: source().set_value_only_deserializer(Copy()), "Copy, which goes to `set_deserializer`"),  # type: ignore[arg-type]
+        (
+            lambda: KafkaRecordSerializationSchema.builder().set_header_provider(Trace),  # type: ignore[arg-type]
+            r"the class Trace; give it `Trace\(\)`",
+        ),
+    ]
+    for build, text in cases:
+        with pytest.raises(ConfigError, match=text):
+            build()
+
+
+def test_brokers_under_librdkafkas_name_are_brokers() -> None:
+    builder = KafkaSource.builder().set_property("metadata.broker.list", "a:1").set_topics("t")
+    read = builder.set_value_only_deserializer(bytes).build()
+    write = KafkaSink.builder().set_property("metadata.broker.list", "a:1").set_record_serializer(serializer()).build()
+    assert {each.bootstrap_servers for each in (read, write)} == {"a:1"}
+    assert read.client_settings("x")["bootstrap.servers"] == write.client_settings()["bootstrap.servers"] == "a:1"
+    with pytest.raises(ConfigError, match="say different things"):
+        builder.set_bootstrap_servers("b:1").build()
 
 
 CONTEXT = KafkaSinkContext(1, 2, lambda topic: (0, 1, 2))
@@ -434,7 +505,7 @@ def test_properties_come_singly_in_a_dict_and_in_the_spellings_of_older_programs
     for writing in (sink().set_properties(written), sink().set_kafka_producer_config(written)):
         settings = writing.set_property("linger.ms", "8").build().client_settings()
         assert (settings["linger.ms"], settings["client.rack"]) == ("8", "a")
-    with pytest.raises(ConfigError, match=r"are strings; `linger.ms` is set to a int"):
+    with pytest.raises(ConfigError, match=r"takes strings, and `linger.ms` is set to a int"):
         sink().set_kafka_producer_config({"linger.ms": 7})  # type: ignore[dict-item]
 
 

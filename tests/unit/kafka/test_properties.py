@@ -35,6 +35,7 @@ from headrace.kafka.properties import (
     resolve_secrets,
     token_source,
     translate,
+    with_brokers,
 )
 
 CONSUMER, PRODUCER = Role.CONSUMER, Role.PRODUCER
@@ -133,7 +134,7 @@ TRANSLATED = {
     *("ssl.keystore.certificate.chain", "ssl.keystore.key"),
     *("receive.buffer.bytes", "send.buffer.bytes", "buffer.memory", "sasl.mechanism", "sasl.mechanisms"),
     *("ssl.truststore.location", "ssl.keystore.location", "ssl.endpoint.identification.algorithm"),
-    "partitioner.ignore.keys",
+    *("partitioner.ignore.keys", "interceptor.classes"),
 }
 
 
@@ -166,6 +167,7 @@ TRANSLATED = {
         ),
         ({"ssl.keystore.location": "/k.p12"}, PRODUCER, {"ssl.keystore.location": "/k.p12"}),
         ({"group.id": "g"}, PRODUCER, {}),
+        ({"interceptor.classes": " "}, PRODUCER, {}),
         ({"partitioner.ignore.keys": "true"}, PRODUCER, {"partitioner": "random"}),
         ({"partitioner.ignore.keys": "false", "partitioner": "murmur2"}, PRODUCER, {"partitioner": "murmur2"}),
         ({"partition.assignment.strategy": "org.apache.kafka.clients.consumer.RangeAssignor"}, CONSUMER, {}),
@@ -203,6 +205,39 @@ def test_an_unknown_property_is_refused_with_a_hint(name: str, role: Role, text:
 def test_what_cannot_be_had_is_refused_with_a_way_out(name: str, role: Role, value: str) -> None:
     with pytest.raises(NotSupportedError, match=f"`{name}`"):
         translate({name: value}, role)
+
+
+@pytest.mark.parametrize(
+    ("store", "kind", "commands"),
+    [
+        ("/trust.p12", "PKCS12", "`openssl pkcs12 -in /trust.p12 -nokeys -out /trust.pem`"),
+        ("/trust.store", "pkcs12", "`openssl pkcs12 -in /trust.store -nokeys -out /trust.pem`"),
+        ("/a b/trust.p12", None, "`openssl pkcs12 -in '/a b/trust.p12' -nokeys -out '/a b/trust.pem'`"),
+        (
+            "/v1.0/trust",
+            "JKS",
+            "`keytool -importkeystore -srckeystore /v1.0/trust -destkeystore /v1.0/trust.p12 -deststoretype PKCS12`, "
+            "then `openssl pkcs12 -in /v1.0/trust.p12 -nokeys -out /v1.0/trust.pem`",
+        ),
+    ],
+)
+def test_a_javas_truststore_is_refused_with_the_commands_that_convert_it(
+    store: str, kind: str | None, commands: str
+) -> None:
+    properties = {"ssl.truststore.location": store} | ({} if kind is None else {"ssl.truststore.type": kind})
+    with pytest.raises(NotSupportedError, match=re.escape(f"Convert it once: {commands}")):
+        translate(properties, CONSUMER)
+
+
+def test_brokers_may_be_given_under_librdkafkas_name() -> None:
+    assert with_brokers({"metadata.broker.list": "a:1"}, "") == {
+        "metadata.broker.list": "a:1",
+        "bootstrap.servers": "a:1",
+    }
+    assert with_brokers({"bootstrap.servers": "a:1"}, "") == {"bootstrap.servers": "a:1"}
+    for none in ({}, {"metadata.broker.list": ""}, {"bootstrap.servers": ""}):
+        with pytest.raises(ConfigError, match="no brokers"):
+            with_brokers(none, "no brokers")
 
 
 @pytest.mark.parametrize(("name", "role"), [("linger.ms", CONSUMER), ("session.timeout.ms", PRODUCER)])

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, Protocol, TypeAlias
+from enum import Enum, IntEnum
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 Settings: TypeAlias = Mapping[str, str]
 """A client's settings, under librdkafka's names."""
@@ -89,6 +89,35 @@ Headers: TypeAlias = "Sequence[tuple[str, bytes | None]]"
 """A record's headers, in their order; a name may be there more than once."""
 
 
+class TimestampType(IntEnum):
+    """What a record's timestamp means, by the topic's `message.timestamp.type`. Kafka's names."""
+
+    NO_TIMESTAMP_TYPE = 0
+    CREATE_TIME = 1
+    LOG_APPEND_TIME = 2
+
+
+class KafkaConsumerRecord(NamedTuple):
+    """A record as it was read; Kafka's `ConsumerRecord`.
+
+    `timestamp` in ms since the epoch, -1 if there is none; `key` and `value` are None where the record has none: a
+    record with a key and without a value is a tombstone.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    timestamp_type: TimestampType
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+ProducerRecord: TypeAlias = "tuple[str, bytes | None, bytes | None, int | None, int | None, Headers]"
+"""What a `KafkaProducerRecord` is, too: topic, value, key, partition, timestamp and headers."""
+
+
 class RecordSource(Protocol):
     """The records behind a batch, in the client's own form, for what is rarely asked."""
 
@@ -107,11 +136,10 @@ class RecordSource(Protocol):
 class Records:
     """Consecutive records of one partition. `timestamps` in ms, -1 where a record has none; slices are of its kind.
 
-    `next_offset` is behind the last of them. `keys`, `headers`, `offsets` and `timestamp_types` (0: none, 1: the
-    writer's, 2: the broker's) are there only if the consumer was asked for them. `values` are bytes, or str if it was
-    asked for text, and None where a record has no value; they may be made one by one as they are asked for, and are
-    gone once the consumer is closed; so much and no more is promised of them as a sequence: their length, an element, a
-    slice, iteration.
+    `next_offset` is behind the last of them. `values` are bytes, or str if the consumer was asked for text, and None
+    where a record has no value; or `KafkaConsumerRecord` if it was asked for whole records. They may be made one by one
+    as they are asked for, and are gone once the consumer is closed; so much and no more is promised of them as a
+    sequence: their length, an element, a slice, iteration.
     """
 
     partition: KafkaTopicPartition
@@ -119,10 +147,6 @@ class Records:
     timestamps: Sequence[int]
     next_offset: int
     source: RecordSource
-    keys: list[bytes | None] | None = None
-    headers: list[Headers] | None = None
-    offsets: list[int] | None = None
-    timestamp_types: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +234,16 @@ class Producer(Protocol):
         keys: Sequence[bytes | None] | None = None,
         timestamps: Sequence[int] | None = None,
         partitions: Sequence[int] | None = None,
-        headers: Sequence[Headers] | None = None,
     ) -> None:
         """Hand over records; waits while the queue is full.
 
         A timestamp below 0 means now, a partition below 0 that the partitioner chooses. Raises `TypeError`, and has
         handed over nothing, when a key or a value is neither bytes nor None.
         """
+        ...
+
+    def produce_records(self, records: Sequence[ProducerRecord]) -> None:
+        """Hand over whole records, as `produce` does, in this order; without a timestamp (None) they are of now."""
         ...
 
     def partitions(self, topic: str, timeout_s: float) -> tuple[int, ...]:
@@ -381,15 +408,12 @@ class Client(Protocol):
         settings: Settings,
         *,
         with_text: bool = False,
-        with_keys: bool = False,
-        with_headers: bool = False,
-        with_offsets: bool = False,
-        with_timestamp_types: bool = False,
+        whole_records: bool = False,
         token: TokenSource | None = None,
         on_statistics: OnStatistics | None = None,
     ) -> Consumer:
-        """`with_text`: values as str, decoded as UTF-8, malformed bytes as U+FFFD. Columns that are not asked for are
-        not made."""
+        """`with_text`: values as str, decoded as UTF-8, malformed bytes as U+FFFD. `whole_records`: with
+        key, headers and place, which are not made otherwise."""
         ...
 
     def producer(

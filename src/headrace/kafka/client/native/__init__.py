@@ -55,10 +55,7 @@ class NativeClient:
         settings: Settings,
         *,
         with_text: bool = False,
-        with_keys: bool = False,
-        with_headers: bool = False,
-        with_offsets: bool = False,
-        with_timestamp_types: bool = False,
+        whole_records: bool = False,
         token: TokenSource | None = None,
         on_statistics: OnStatistics | None = None,
     ) -> Consumer:
@@ -67,10 +64,7 @@ class NativeClient:
         return _librdkafka.Consumer(
             {**settings, "log_level": "4", "enable.partition.eof": "true"},
             with_text=with_text,
-            with_keys=with_keys,
-            with_headers=with_headers,
-            with_offsets=with_offsets,
-            with_timestamp_types=with_timestamp_types,
+            whole_records=whole_records,
             on_token=token,
             on_statistics=on_statistics or log_statistics,
             on_log=log_line,

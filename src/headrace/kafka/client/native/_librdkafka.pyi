@@ -6,6 +6,7 @@ from headrace.kafka.client.protocol import (
     Failure,
     Headers,
     KafkaTopicPartition,
+    ProducerRecord,
     Settings,
     TokenSource,
 )
@@ -31,10 +32,7 @@ class Consumer(Handle):
         settings: Settings,
         *,
         with_text: bool = False,
-        with_keys: bool = False,
-        with_headers: bool = False,
-        with_offsets: bool = False,
-        with_timestamp_types: bool = False,
+        whole_records: bool = False,
         on_token: TokenSource | None = None,
         on_statistics: Callable[[str], None] | None = None,
         on_log: Callable[[int, str], None],
@@ -73,8 +71,8 @@ class Producer(Handle):
         keys: Sequence[bytes | None] | None = None,
         timestamps: Sequence[int] | None = None,
         partitions: Sequence[int] | None = None,
-        headers: Sequence[Headers] | None = None,
     ) -> list[Failure | ClientFailed]: ...
+    def produce_records(self, records: Sequence[ProducerRecord]) -> list[Failure | ClientFailed]: ...
     def events(self) -> list[Failure | ClientFailed]: ...
     def partitions(self, topic: str, timeout_s: float) -> tuple[int, ...]: ...
     def flush(self, timeout_s: float) -> int: ...

@@ -19,11 +19,12 @@ cimport cython
 from cpython cimport array
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.errno cimport errno
 from libc.stdint cimport int32_t, int64_t
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, strdup
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memchr, memcpy, strcmp, strdup
 from posix.fcntl cimport F_SETFD, F_SETFL, FD_CLOEXEC, O_NONBLOCK, fcntl
 from posix.time cimport nanosleep, timespec
 from posix.types cimport pid_t
@@ -36,10 +37,12 @@ from headrace.kafka.client.protocol import (
     ClientFailed,
     EndOfPartition,
     Failure,
-    OffsetsCommitted,
+    KafkaConsumerRecord,
     KafkaTopicPartition,
+    OffsetsCommitted,
     PartitionFailed,
     Records,
+    TimestampType,
 )
 from headrace.kafka.client.reports import log_no_token
 
@@ -476,12 +479,20 @@ cdef class Handle:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
+cdef enum:
+    BYTES, TEXT, RECORDS  # what a batch's values are
+
+
+cdef tuple TIMESTAMP_TYPES = tuple(TimestampType)
+
+
 @cython.no_gc_clear
 cdef class Messages:
     """The records behind a batch, in the library's own memory."""
 
     cdef Consumer consumer
     cdef Run run
+    cdef object place
 
     def __len__(self):
         return self.run.count
@@ -505,18 +516,37 @@ cdef class Messages:
         return bytes_of(message.payload, message.len)
 
     def headers(self, Py_ssize_t index):
-        return headers_of(self.message(index))
+        return headers_of(self.message(index), self.consumer.names)
 
     def timestamp(self, Py_ssize_t index):
         return rd_kafka_message_timestamp(self.message(index), NULL)
 
-    cdef object element(self, Py_ssize_t index, bint is_text):
+    cdef object element(self, Py_ssize_t index, int form):
         cdef rd_kafka_message_t *message = self.message(index)
+        if form == RECORDS:
+            return self.record(message)
         if message.payload is NULL:
             return None
-        if is_text:
+        if form == TEXT:
             return PyUnicode_DecodeUTF8(<const char *>message.payload, message.len, "replace")
         return PyBytes_FromStringAndSize(<const char *>message.payload, message.len)
+
+    cdef object record(self, rd_kafka_message_t *message):
+        cdef int kind = 0
+        cdef int64_t timestamp = rd_kafka_message_timestamp(message, &kind)
+        topic, partition = <tuple>self.place
+        columns = ((
+            topic,
+            partition,
+            message.offset,
+            timestamp,
+            (<tuple>TIMESTAMP_TYPES)[kind],
+            bytes_of(message.key, message.key_len),
+            bytes_of(message.payload, message.len),
+            headers_of(message, self.consumer.names),
+        ),)
+        # As the class does it, without the calls in Python around it.
+        return (<PyTypeObject *>tuple).tp_new(KafkaConsumerRecord, <PyObject *>columns, NULL)
 
     def __dealloc__(self):
         if self.run.at is NULL:
@@ -530,13 +560,13 @@ cdef class Messages:
 
 @cython.final
 cdef class Values:
-    """The values of some consecutive records as a sequence, each made when it is asked for: it is used, and gone, while
-    it is in the processor's cache, and a producer takes them without any being made."""
+    """The values of some consecutive records, or the records, as a sequence, each made when it is asked for: it is used,
+    and gone, while it is in the processor's cache, and a producer takes bytes without any being made."""
 
     cdef Messages source
     cdef Py_ssize_t start
     cdef Py_ssize_t stop
-    cdef bint is_text
+    cdef int form
 
     def __len__(self):
         return self.stop - self.start
@@ -549,7 +579,7 @@ cdef class Values:
             if step != 1:
                 return [self[index] for index in range(first, last, step)]
             part = Values.__new__(Values)
-            part.source, part.is_text = self.source, self.is_text
+            part.source, part.form = self.source, self.form
             part.start, part.stop = self.start + first, self.start + max(first, last)
             return part
         first = at
@@ -557,11 +587,11 @@ cdef class Values:
             first += count
         if not 0 <= first < count:
             raise IndexError(f"record {at} of {count}")
-        return self.source.element(self.start + first, self.is_text)
+        return self.source.element(self.start + first, self.form)
 
     def __iter__(self):
         cdef ValuesIterator made = ValuesIterator.__new__(ValuesIterator)
-        made.source, made.at, made.stop, made.is_text = self.source, self.start, self.stop, self.is_text
+        made.source, made.at, made.stop, made.form = self.source, self.start, self.stop, self.form
         return made
 
 
@@ -572,7 +602,7 @@ cdef class ValuesIterator:
     cdef Messages source
     cdef Py_ssize_t at
     cdef Py_ssize_t stop
-    cdef bint is_text
+    cdef int form
 
     def __iter__(self):
         return self
@@ -581,7 +611,7 @@ cdef class ValuesIterator:
         if self.at >= self.stop:
             raise StopIteration
         self.at += 1
-        return self.source.element(self.at - 1, self.is_text)
+        return self.source.element(self.at - 1, self.form)
 
     def __length_hint__(self):
         return self.stop - self.at
@@ -600,13 +630,12 @@ cdef inline object bytes_of(const void *data, size_t size):
     return None if data is NULL else PyBytes_FromStringAndSize(<const char *>data, size)
 
 
-cdef inline int timestamp_type_of(rd_kafka_message_t *message):
-    cdef int kind = 0
-    rd_kafka_message_timestamp(message, &kind)
-    return kind
+cdef enum:
+    MOST_NAMES = 64
 
 
-cdef list headers_of(rd_kafka_message_t *message):
+cdef list headers_of(rd_kafka_message_t *message, list names):
+    """`names` are those of the records before, one for each place: most records have the same ones."""
     cdef rd_kafka_headers_t *headers = NULL
     cdef const char *name = NULL
     cdef const void *value = NULL
@@ -615,7 +644,15 @@ cdef list headers_of(rd_kafka_message_t *message):
     if rd_kafka_message_headers(message, &headers):
         return found
     while not rd_kafka_header_get_all(headers, i, &name, &value, &size):
-        found.append((text_of(name), bytes_of(value, size)))
+        if i < <size_t>len(names):
+            text = names[i]
+            if strcmp(PyUnicode_AsUTF8AndSize(text, NULL), name) != 0:
+                names[i] = text = text_of(name)
+        else:
+            text = text_of(name)
+            if i < MOST_NAMES:
+                names.append(text)
+        found.append((text, bytes_of(value, size)))
         i += 1
     return found
 
@@ -634,15 +671,12 @@ cdef class Assigned:
 
 @cython.no_gc_clear
 cdef class Consumer(Handle):
-    """Reads assigned partitions. `settings` need a `group.id`; columns that are not asked for cost nothing."""
+    """Reads assigned partitions. `settings` need a `group.id`."""
 
     cdef list assigned
     cdef Py_ssize_t turn
-    cdef bint with_text
-    cdef bint with_keys
-    cdef bint with_headers
-    cdef bint with_offsets
-    cdef bint with_timestamp_types
+    cdef int form
+    cdef list names
     cdef bint has_pipe
     cdef int reading_end
     cdef int writing_end
@@ -650,13 +684,13 @@ cdef class Consumer(Handle):
     cdef Py_ssize_t room
     cdef Run runs
 
-    def __cinit__(self, settings, *, bint with_text=False, bint with_keys=False, bint with_headers=False,
-                  bint with_offsets=False, bint with_timestamp_types=False, on_token=None, on_statistics=None, on_log=None):
+    def __cinit__(self, settings, *, bint with_text=False, bint whole_records=False, on_token=None, on_statistics=None,
+                  on_log=None):
         cdef int ends[2]
         cdef int end
         self.assigned = []
-        self.with_text, self.with_keys, self.with_headers = with_text, with_keys, with_headers
-        self.with_offsets, self.with_timestamp_types = with_offsets, with_timestamp_types
+        self.form = RECORDS if whole_records else TEXT if with_text else BYTES
+        self.names = []
         self.runs.next = NULL
         self.make(RD_KAFKA_CONSUMER, settings, RD_KAFKA_EVENT_OFFSET_COMMIT, on_token, on_statistics, on_log)
         if pipe(ends):
@@ -869,38 +903,18 @@ cdef class Consumer(Handle):
         for i in range(start, stop):
             self.scratch[i] = NULL
         source.consumer = self
+        source.place = (one.partition.topic, one.partition.partition)
         source.run.at, source.run.count = at, count
         source.run.previous, source.run.next = &self.runs, self.runs.next
         if self.runs.next is not NULL:
             self.runs.next.previous = &source.run
         self.runs.next = &source.run
-        values.source, values.start, values.stop, values.is_text = source, 0, count, self.with_text
+        values.source, values.start, values.stop, values.form = source, 0, count, self.form
         # Numbers for C, which nobody may ever look at: no object for each.
         timestamps = array.clone(NUMBERS, count, False)
         for i in range(count):
             timestamps.data.as_longlongs[i] = rd_kafka_message_timestamp(at[i], NULL)
-        keys = headers = offsets = timestamp_types = None
-        if self.with_keys:
-            keys = [bytes_of(at[i].key, at[i].key_len) for i in range(count)]
-        if self.with_headers:
-            headers = [headers_of(at[i]) for i in range(count)]
-        if self.with_offsets:
-            offsets = [at[i].offset for i in range(count)]
-        if self.with_timestamp_types:
-            timestamp_types = [timestamp_type_of(at[i]) for i in range(count)]
-        told.append(
-            Records(
-                one.partition,
-                values,
-                timestamps,
-                at[count - 1].offset + 1,
-                source,
-                keys,
-                headers,
-                offsets,
-                timestamp_types,
-            )
-        )
+        told.append(Records(one.partition, values, timestamps, at[count - 1].offset + 1, source))
         return 0
 
     def end_seen(self, partition):
@@ -1053,38 +1067,33 @@ cdef class Producer(Handle):
             self.topics[name] = topic
         return topic.at
 
-    def produce(self, str topic, values, keys=None, timestamps=None, partitions=None, headers=None):
+    def produce(self, str topic, values, keys=None, timestamps=None, partitions=None):
         """Hand over records; waits while the library's queue is full.
 
         Columns are sequences as long as `values` (a consumer's are taken as they are): bytes or None for keys and
-        values, ms for timestamps (0 or below: now),
-        numbers for partitions (below 0: the partitioner chooses), sequences of (name, bytes or None) for headers. What
+        values, ms for timestamps (0 or below: now), numbers for partitions (below 0: the partitioner chooses). What
         failed meanwhile comes as from `events`. Raises `TypeError` for a wrong type before anything is handed over, and
         `ClientError` for a record that is refused, behind those that stand before it.
         """
-        cdef rd_kafka_vu_t record[7]
+        cdef rd_kafka_vu_t record[6]
         cdef rd_kafka_error_t *error
-        cdef rd_kafka_headers_t *header_list = NULL
         cdef Py_ssize_t count, i
         cdef int fields = 4
-        cdef int at_key = 0, at_time = 0, at_headers = 0
+        cdef int at_key = 0, at_time = 0
         # Kept as they are while the library may wait: nobody else changes a tuple, or an array that is looked into.
-        cdef Values records = values if type(values) is Values and not (<Values>values).is_text else None
+        cdef Values records = values if type(values) is Values and (<Values>values).form == BYTES else None
         cdef tuple value_column = () if records is not None else tuple(values)
         cdef rd_kafka_message_t *message
         cdef tuple key_column = None if keys is None else tuple(keys)
-        cdef tuple header_column = None if headers is None else tuple([tuple(each) for each in headers])
         cdef const long long[::1] time_column = None if timestamps is None else numbers(timestamps)
         cdef const long long[::1] partition_column = None if partitions is None else numbers(partitions)
         count = len(value_column) if records is None else len(records)
-        for kept in (key_column, time_column, partition_column, header_column):
+        for kept in (key_column, time_column, partition_column):
             if kept is not None and len(kept) != count:
                 raise ValueError(f"{count} values, and a column of {len(kept)}")
         check_bytes(value_column, "value")
         if key_column is not None:
             check_bytes(key_column, "key")
-        if header_column is not None:
-            check_headers(header_column)
         self.enter()
         try:
             record[0].vtype, record[0].u.rkt = RD_KAFKA_VTYPE_RKT, self.topic_of(topic)
@@ -1097,9 +1106,6 @@ cdef class Producer(Handle):
             if time_column is not None:
                 at_time, fields = fields, fields + 1
                 record[at_time].vtype = RD_KAFKA_VTYPE_TIMESTAMP
-            if header_column is not None:
-                at_headers, fields = fields, fields + 1
-                record[at_headers].vtype = RD_KAFKA_VTYPE_HEADERS
             for i in range(count):
                 if records is not None:
                     # Looked up each time: whoever closes the consumer meanwhile takes them away.
@@ -1113,8 +1119,6 @@ cdef class Producer(Handle):
                     record[at_time].u.i64 = max(time_column[i], 0)
                 if partition_column is not None:
                     record[2].u.i32 = <int32_t>max(min(partition_column[i], 0x7FFFFFFF), RD_KAFKA_PARTITION_UA)
-                if at_headers:
-                    record[at_headers].u.headers = header_list = make_headers(header_column[i])
                 while True:
                     error = rd_kafka_produceva(self.rk, record, fields)
                     if error is NULL:
@@ -1127,13 +1131,80 @@ cdef class Producer(Handle):
                         continue
                     raise ClientError(self.refusal(error, topic, record[3].u.mem.size +
                                                    (record[at_key].u.mem.size if at_key else 0)))
-                header_list = NULL
             self.serve(self.told)
             return self.take_told()
         finally:
-            if header_list is not NULL:
-                rd_kafka_headers_destroy(header_list)
             self.is_busy = False
+
+    def produce_records(self, records):
+        """Hand over whole records, tuples as a `KafkaProducerRecord` is one; otherwise as `produce`."""
+        cdef rd_kafka_vu_t record[7]
+        cdef rd_kafka_error_t *error
+        # Which holds the bytes that are pointed to.
+        cdef tuple given = tuple(records)
+        cdef Py_ssize_t count = len(given), i
+        cdef Outgoing *out = NULL
+        cdef Outgoing *one
+        self.enter()
+        try:
+            out = <Outgoing *>calloc(max(count, 1), sizeof(Outgoing))
+            if out is NULL:
+                raise MemoryError()
+            for i in range(count):
+                self.prepare(given[i], i, &out[i])
+            record[0].vtype = RD_KAFKA_VTYPE_RKT
+            record[1].vtype, record[1].u.i = RD_KAFKA_VTYPE_MSGFLAGS, RD_KAFKA_MSG_F_COPY
+            record[2].vtype = RD_KAFKA_VTYPE_PARTITION
+            record[3].vtype = RD_KAFKA_VTYPE_VALUE
+            record[4].vtype = RD_KAFKA_VTYPE_KEY
+            record[5].vtype = RD_KAFKA_VTYPE_TIMESTAMP
+            record[6].vtype = RD_KAFKA_VTYPE_HEADERS
+            for i in range(count):
+                one = &out[i]
+                record[0].u.rkt, record[2].u.i32, record[5].u.i64 = one.topic, one.partition, one.timestamp
+                record[3].u.mem, record[4].u.mem, record[6].u.headers = one.value, one.key, one.headers
+                while True:
+                    error = rd_kafka_produceva(self.rk, record, 6 if one.headers is NULL else 7)
+                    if error is NULL:
+                        break
+                    if rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR__QUEUE_FULL:
+                        rd_kafka_error_destroy(error)
+                        self.wait_for_room()
+                        continue
+                    raise ClientError(self.refusal(error, (<tuple>given[i])[0], one.value.size + one.key.size))
+                one.headers = NULL  # they belong to the record now
+            self.serve(self.told)
+            return self.take_told()
+        finally:
+            if out is not NULL:
+                for i in range(count):
+                    if out[i].headers is not NULL:
+                        rd_kafka_headers_destroy(out[i].headers)
+                free(out)
+            self.is_busy = False
+
+    cdef int prepare(self, record, Py_ssize_t number, Outgoing *out) except -1:
+        """What the library takes of a record, whose headers it owns; all types are looked at here."""
+        if not isinstance(record, tuple) or len(<tuple>record) != 6:
+            raise TypeError(f"record {number} is a {type(record).__name__}, not a tuple of what a record has")
+        topic, value, key, partition, timestamp, headers = <tuple>record
+        if not isinstance(topic, str):
+            raise TypeError(f"the topic of record {number} is a {type(topic).__name__}, not a str")
+        out.topic = self.topic_of(topic)
+        memory_of(value, number, "value", &out.value)
+        memory_of(key, number, "key", &out.key)
+        out.partition = RD_KAFKA_PARTITION_UA
+        if partition is not None:
+            out.partition = <int32_t>max(min(number_of(partition, number, "partition"), 0x7FFFFFFF), RD_KAFKA_PARTITION_UA)
+        if timestamp is not None:
+            out.timestamp = max(number_of(timestamp, number, "timestamp"), 0)
+        if not isinstance(headers, (list, tuple)):
+            raise TypeError(f"the headers of record {number} are a {type(headers).__name__}, not a list")
+        if headers:
+            out.headers = rd_kafka_headers_new(len(headers))
+            for pair in headers:
+                add_header(out.headers, pair, number)
+        return 0
 
     cdef int wait_for_room(self) except -1:
         """It empties at the latest as deliveries time out. Each thousandth of a second: success is not reported."""
@@ -1315,13 +1386,46 @@ cdef int check_bytes(tuple column, str what) except -1:
     return 0
 
 
-cdef int check_headers(tuple column) except -1:
-    for headers in column:
-        for name, value in headers:
-            if not isinstance(name, str) or not (value is None or isinstance(value, bytes)):
-                raise TypeError(f"a header is a name and bytes or None, not {name!r} and a {type(value).__name__}")
-            if "\0" in name:
-                raise ValueError(f"the name of a header holds a zero character: {name!r}")
+cdef struct Outgoing:
+    # A record that is about to be handed over.
+    rd_kafka_topic_t *topic
+    memory_t value
+    memory_t key
+    int32_t partition
+    int64_t timestamp
+    rd_kafka_headers_t *headers
+
+
+cdef inline int memory_of(value, Py_ssize_t number, str what, memory_t *memory) except -1:
+    if value is None:
+        memory.ptr, memory.size = NULL, 0
+    elif isinstance(value, bytes):
+        memory.ptr, memory.size = PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
+    else:
+        raise TypeError(f"the {what} of record {number} is a {type(value).__name__}, not bytes")
+    return 0
+
+
+cdef inline int64_t number_of(value, Py_ssize_t number, str what) except? -1:
+    if not isinstance(value, int):
+        raise TypeError(f"the {what} of record {number} is a {type(value).__name__}, not an int")
+    return value
+
+
+cdef int add_header(rd_kafka_headers_t *headers, pair, Py_ssize_t number) except -1:
+    cdef const char *name
+    cdef Py_ssize_t size = 0
+    cdef memory_t data
+    text, value = pair
+    if not isinstance(text, str) or not (value is None or isinstance(value, bytes)):
+        raise TypeError(
+            f"a header is a name and bytes or None, not {text!r} and a {type(value).__name__}, in record {number}"
+        )
+    name = PyUnicode_AsUTF8AndSize(text, &size)
+    if memchr(name, 0, size) is not NULL:
+        raise ValueError(f"the name of a header holds a zero character: {text!r}, in record {number}")
+    memory_of(value, number, "header", &data)
+    rd_kafka_header_add(headers, name, size, data.ptr, data.size)
     return 0
 
 
@@ -1330,23 +1434,6 @@ cdef object numbers(column):
     if isinstance(column, array.array) and column.typecode == "q":
         return column
     return array.array("q", list(column))
-
-
-cdef rd_kafka_headers_t *make_headers(headers) except NULL:
-    cdef rd_kafka_headers_t *made = rd_kafka_headers_new(8)
-    cdef bytes name, data
-    try:
-        for text, value in headers:
-            name = text.encode()
-            if value is None:
-                rd_kafka_header_add(made, name, len(name), NULL, 0)
-            else:
-                data = value
-                rd_kafka_header_add(made, name, len(name), PyBytes_AS_STRING(data), len(data))
-    except BaseException:
-        rd_kafka_headers_destroy(made)
-        raise
-    return made
 
 
 def murmur2_partitions(keys, int partition_count):

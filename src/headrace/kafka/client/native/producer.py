@@ -11,9 +11,9 @@ from headrace.kafka.client.protocol import (
     ClientError,
     ClientFailed,
     Failure,
-    Headers,
     KafkaTopicPartition,
     OnStatistics,
+    ProducerRecord,
     Settings,
     TokenSource,
 )
@@ -50,10 +50,15 @@ class NativeProducer:
         keys: Sequence[bytes | None] | None = None,
         timestamps: Sequence[int] | None = None,
         partitions: Sequence[int] | None = None,
-        headers: Sequence[Headers] | None = None,
     ) -> None:
-        told = self._handle.produce(topic, values, keys, timestamps, partitions, headers)
+        told = self._handle.produce(topic, values, keys, timestamps, partitions)
         self._reports.handed_over += len(values)
+        if told:
+            self._hear(told)
+
+    def produce_records(self, records: Sequence[ProducerRecord]) -> None:
+        told = self._handle.produce_records(records)
+        self._reports.handed_over += len(records)
         if told:
             self._hear(told)
 

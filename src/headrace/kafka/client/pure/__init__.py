@@ -26,20 +26,14 @@ class PureClient:
         settings: Settings,
         *,
         with_text: bool = False,
-        with_keys: bool = False,
-        with_headers: bool = False,
-        with_offsets: bool = False,
-        with_timestamp_types: bool = False,
+        whole_records: bool = False,
         token: TokenSource | None = None,
         on_statistics: OnStatistics | None = None,
     ) -> PureConsumer:
         return PureConsumer(
             settings,
             with_text=with_text,
-            with_keys=with_keys,
-            with_headers=with_headers,
-            with_offsets=with_offsets,
-            with_timestamp_types=with_timestamp_types,
+            whole_records=whole_records,
             token=token,
             on_statistics=on_statistics,
         )

@@ -8,6 +8,8 @@ So offsets are read for the last record only, and for others when somebody asks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from headrace.kafka.client.protocol import (
@@ -15,11 +17,13 @@ from headrace.kafka.client.protocol import (
     EndOfPartition,
     Event,
     Headers,
+    KafkaConsumerRecord,
     KafkaTopicPartition,
     OnStatistics,
     PartitionFailed,
     Records,
     Settings,
+    TimestampType,
     TokenSource,
 )
 from headrace.kafka.client.pure.reports import HeardReports, client_config, failing_as_client_error, failure_of
@@ -54,6 +58,10 @@ class _Source:
         return self._messages[index].timestamp()[1]
 
 
+_make_record = partial(tuple.__new__, KafkaConsumerRecord)
+_TIMESTAMP_TYPES = tuple(TimestampType)
+
+
 def _headers(message: Message) -> Headers:
     headers: Any = message.headers()
     return headers or []
@@ -67,10 +75,7 @@ class PureConsumer:
         settings: Settings,
         *,
         with_text: bool = False,
-        with_keys: bool = False,
-        with_headers: bool = False,
-        with_offsets: bool = False,
-        with_timestamp_types: bool = False,
+        whole_records: bool = False,
         token: TokenSource | None = None,
         on_statistics: OnStatistics | None = None,
     ) -> None:
@@ -93,10 +98,7 @@ class PureConsumer:
         self._partition = Message.partition
         self._end_code: int = KafkaError._PARTITION_EOF
         self._with_text = with_text
-        self._with_keys = with_keys
-        self._with_headers = with_headers
-        self._with_offsets = with_offsets
-        self._with_timestamp_types = with_timestamp_types
+        self._whole_records = whole_records
         self._assigned: dict[tuple[str | None, int | None], KafkaTopicPartition] = {}
         self._topics = 0
 
@@ -189,20 +191,16 @@ class PureConsumer:
     def _records(self, partition: KafkaTopicPartition, messages: list[Message], times: list[int]) -> Records:
         last = messages[-1].offset()
         assert last is not None
-        values = list(map(self._value, messages))
-        return Records(
-            partition=partition,
-            values=[None if v is None else v.decode("utf-8", "replace") for v in values] if self._with_text else values,
-            timestamps=times,
-            next_offset=last + 1,
-            source=_Source(messages),
-            keys=[message.key() for message in messages] if self._with_keys else None,
-            headers=[_headers(message) for message in messages] if self._with_headers else None,
-            offsets=[message.offset() or 0 for message in messages] if self._with_offsets else None,
-            timestamp_types=(
-                [kind for kind, _ in map(self._timestamp, messages)] if self._with_timestamp_types else None
-            ),
-        )
+        values: list[Any] = list(map(self._value, messages))
+        if self._with_text:
+            values = [None if v is None else v.decode("utf-8", "replace") for v in values]
+        elif self._whole_records:
+            message_type = type(messages[0])
+            offsets, keys = map(message_type.offset, messages), map(message_type.key, messages)
+            types = [_TIMESTAMP_TYPES[kind] for kind, _ in map(self._timestamp, messages)]
+            place, headers = (repeat(partition.topic), repeat(partition.partition)), map(_headers, messages)
+            values = list(map(_make_record, zip(*place, offsets, times, types, keys, values, headers, strict=False)))
+        return Records(partition, values, times, last + 1, _Source(messages))
 
     def end_seen(self, partition: KafkaTopicPartition) -> int | None:
         assert self._client is not None

@@ -15,9 +15,9 @@ from typing import Any
 from headrace.kafka.client.protocol import (
     ClientError,
     Failure,
-    Headers,
     KafkaTopicPartition,
     OnStatistics,
+    ProducerRecord,
     Settings,
     TokenSource,
 )
@@ -67,7 +67,6 @@ class PureProducer:
         keys: Sequence[bytes | None] | None = None,
         timestamps: Sequence[int] | None = None,
         partitions: Sequence[int] | None = None,
-        headers: Sequence[Headers] | None = None,
     ) -> None:
         client = self._client
         assert client is not None
@@ -77,7 +76,7 @@ class PureProducer:
         _check(values, "value")
         if keys is not None:
             _check(keys, "key")
-        has_values_only = keys is None and partitions is None and headers is None
+        has_values_only = keys is None and partitions is None
         try:
             if has_values_only and timestamps is not None and (not timestamps or min(timestamps) >= 0):
                 for value, timestamp in zip(values, timestamps, strict=True):
@@ -94,23 +93,44 @@ class PureProducer:
             else:
                 none = [None] * len(values)
                 times = [max(at, 0) for at in timestamps] if timestamps is not None else [0] * len(values)
-                columns = zip(
-                    values, keys or none, partitions or [-1] * len(values), times, headers or none, strict=True
-                )
-                for value, key, partition, timestamp, named in columns:
-                    listed: Any = None if named is None else list(named)
+                columns = zip(values, keys or none, partitions or [-1] * len(values), times, strict=True)
+                for value, key, partition, timestamp in columns:
                     try:
-                        produce(topic, value, key, partition, None, None, timestamp, listed)
+                        produce(topic, value, key, partition, None, None, timestamp)
                     except BufferError:
-                        self._produce_waiting(topic, value, key, partition, timestamp, listed)
+                        self._produce_waiting(topic, value, key, partition, timestamp, None)
         except self._exception as error:
-            size = len(value or b"") + len(key or b"")
-            failure = failure_of_exception(error)
-            if failure.name == "_FATAL":
-                failure = self._fatal_failure() or failure
-            raise ClientError(replace(failure, topic=topic, size_bytes=size)) from None
+            raise self._refused(error, topic, value, key) from None
         self._reports.handed_over += len(values)
         self.poll()
+
+    def produce_records(self, records: Sequence[ProducerRecord]) -> None:
+        client = self._client
+        assert client is not None
+        produce = client.produce
+        topic, key = "", None
+        value: bytes | None = None
+        _check([record[1] for record in records], "value")
+        _check([record[2] for record in records], "key")
+        try:
+            for topic, value, key, partition, timestamp, headers in records:
+                place = -1 if partition is None else partition
+                at = 0 if timestamp is None or timestamp < 0 else timestamp
+                named: Any = list(headers) if headers else None
+                try:
+                    produce(topic, value, key, place, None, None, at, named)
+                except BufferError:
+                    self._produce_waiting(topic, value, key, place, at, named)
+        except self._exception as error:
+            raise self._refused(error, topic, value, key) from None
+        self._reports.handed_over += len(records)
+        self.poll()
+
+    def _refused(self, error: Exception, topic: str, value: bytes | None, key: bytes | None) -> ClientError:
+        failure = failure_of_exception(error)
+        if failure.name == "_FATAL":
+            failure = self._fatal_failure() or failure
+        return ClientError(replace(failure, topic=topic, size_bytes=len(value or b"") + len(key or b"")))
 
     def _fatal_failure(self) -> Failure | None:
         """What was fatal: `produce` says only that something was (`_FATAL`), a transactional call says what."""
