@@ -24,8 +24,8 @@ demo: .venv/.installed ## exactly once, shown: a million records through a job t
 	$(BIN)/headrace demo $(ARGS)
 
 # Both Kafka clients are tested: everything with the native one, and what speaks Kafka again with the pure one, but for
-# commands, which stand on what is tested there anyway. With
-# ARGS, or with HEADRACE_CLIENT=pure or native, there is one run.
+# commands, which stand on what is tested there anyway. With ARGS, or with HEADRACE_CLIENT=pure or native, there is one
+# run.
 .PHONY: test
 test: .venv/.installed ## all tests but the long ones: unit, on real Kafka, a selection of crashes, the docs' snippets
 ifneq ($(ARGS)$(HEADRACE_CLIENT),)
