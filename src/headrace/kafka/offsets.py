@@ -197,7 +197,7 @@ class KafkaOffsetsInitializer:
         return KafkaOffsetsInitializer(Given(tuple(sorted(offsets.items()))), offset_reset_strategy)
 
     @staticmethod
-    def of(initializer: KafkaOffsetsInitializer | OffsetsInitializer, setter: str) -> KafkaOffsetsInitializer:
+    def of(initializer: KafkaOffsetsInitializer | OffsetsInitializer, setter: str = "of") -> KafkaOffsetsInitializer:
         """*Extension*: one of the program's own, as one of these, for a builder's method."""
         if isinstance(initializer, KafkaOffsetsInitializer):
             return initializer

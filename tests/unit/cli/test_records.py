@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.cli.records import as_json, as_text
-from headrace.kafka.deserialization import KafkaConsumerRecord, TimestampType
+from headrace.kafka.client.protocol import KafkaConsumerRecord, TimestampType
 
 
 def record(value: bytes | None, key: bytes | None = None, headers: list[tuple[str, bytes | None]] | None = None):
