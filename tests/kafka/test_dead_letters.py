@@ -23,13 +23,18 @@ from headrace.kafka import (
     DeadLetterSerializationSchema,
     KafkaConsumerRecord,
     KafkaOffsetsInitializer,
+    KafkaProducerRecord,
     KafkaRecordSerializationSchema,
     KafkaSink,
     KafkaSource,
     TimestampType,
 )
+from headrace.kafka.client import default_client
+from headrace.kafka.client.native import NativeClient
+from headrace.kafka.client.protocol import UNREADABLE_HEADERS
 from headrace.kafka.client.provision import create_topics
 from headrace.kafka.dead_letters import read_dead_letter
+from kafka import KafkaProducer
 
 Make = Callable[..., str]
 NO_WATERMARKS = WatermarkStrategy.no_watermarks()
@@ -203,6 +208,11 @@ def test_a_record_that_the_topic_does_not_take_is_found_before_its_transaction_i
     out = f"{read_from}-small"
     create_topics(servers, {out: 1}, config={"max.message.bytes": "1000"})
     write(servers, read_from, {**BAD, "value": b"x" * 950})
+    # More than go into one batch that the topic takes.
+    producer = Producer({"bootstrap.servers": servers})
+    for _ in range(200):
+        producer.produce(read_from, b"y" * 100)
+    assert producer.flush(TIMEOUT_S) == 0
     schema: Any = results(out)
     if shape == "whole records":
         builder = KafkaRecordSerializationSchema.builder().set_topic(out)
@@ -213,7 +223,7 @@ def test_a_record_that_the_topic_does_not_take_is_found_before_its_transaction_i
     stream = env.from_source(source(servers, read_from, SimpleStringSchema()), NO_WATERMARKS, "news")
     stream.sink_to(sink(servers, schema, out)).on_error(policy)
     env.execute("lag")
-    assert [message.value() for message in read(servers, out)] == GOOD
+    assert [message.value() for message in read(servers, out)] == [*GOOD, *[b"y" * 100] * 200]
     (message,) = read(servers, dead)
     letter = read_dead_letter(as_read(message))
     assert letter.stage is Stage.SIZE
@@ -275,6 +285,42 @@ def test_lanes_share_a_sink_for_dead_letters(kafka: DevBroker, make_topic: Make,
     letters = [read_dead_letter(as_read(message)) for message in read(servers, dead)]
     assert sorted(letter.record.value for letter in letters) == sorted(b"bad %d" % n for n in range(400) if n % 7 == 0)
     assert all(letter.record.partition == int(letter.record.value.split()[1]) % 4 for letter in letters)
+
+
+def test_a_partition_that_there_is_not_is_the_fault_of_the_record(kafka: DevBroker, make_topic: Make) -> None:
+    servers, read_from, out = kafka.bootstrap_servers, make_topic(), make_topic()
+
+    class Chosen(KafkaRecordSerializationSchema):
+        def serialize(self, element: Any, context: Any, timestamp: int | None) -> KafkaProducerRecord:
+            return KafkaProducerRecord(out, element, partition=0 if element.startswith(b'{"n": ') else 7)
+
+    write(servers, read_from, {"value": b"elsewhere"})
+    env = environment().on_error(ErrorPolicy.drop())
+    stream = env.from_source(source(servers, read_from, ByteArraySchema()), NO_WATERMARKS, "news")
+    stream.sink_to(sink(servers, Chosen(), None))
+    env.execute("lag")
+    assert [message.value() for message in read(servers, out)] == GOOD
+
+
+def test_a_record_whose_header_has_no_name_in_utf_8_is_a_dead_letter_too(kafka: DevBroker, make_topic: Make) -> None:
+    servers, read_from, dead = kafka.bootstrap_servers, make_topic(), make_topic()
+
+    class Name(str):
+        def encode(self, *_: Any) -> bytes:
+            return b"tr\xff\xfece"
+
+    producer = KafkaProducer(bootstrap_servers=servers)
+    producer.send(read_from, b"bad", headers=[(Name("trace"), b"7")])
+    producer.flush()
+    producer.close()
+    env = environment()
+    policy = ErrorPolicy.dead_letter(sink(servers, DeadLetterSerializationSchema(dead), None))
+    env.from_source(source(servers, read_from, SimpleStringSchema()), NO_WATERMARKS, "news").map(int).on_error(policy)
+    env.execute("lag")
+    (message,) = read(servers, dead)
+    assert message.value() == b"bad"
+    names = [name for name, _ in message.headers() or []]
+    assert names[0] == ("tr\ufffd\ufffdce" if isinstance(default_client(), NativeClient) else UNREADABLE_HEADERS)
 
 
 def test_a_sink_that_might_lose_dead_letters_is_refused() -> None:

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
+from tests.kafka.jobs import committed, environment, sink
 
 from headrace.broker import DevBroker
 from headrace.connector import SinkWriter, WriterContext
 from headrace.errors import DataError, ExternalError
 from headrace.kafka import DeliveryGuarantee, KafkaRecordSerializationSchema, KafkaSink
 from headrace.kafka.client import default_client
+from headrace.kafka.client.provision import create_topics
 from headrace.kafka.sink import KafkaWriter, outgoing
 
 TIMEOUT_S = 30.0
@@ -70,6 +72,18 @@ def read_all(kafka: DevBroker, topic: str) -> list[Message]:
 
 Open = Callable[..., SinkWriter]
 Make = Callable[..., str]
+
+
+def test_records_that_fit_are_written_whatever_the_topic_takes_in_one_batch(
+    kafka: DevBroker, make_topic: Callable[..., str]
+) -> None:
+    topic = f"{make_topic()}-small"
+    create_topics(kafka.bootstrap_servers, {topic: 1}, config={"max.message.bytes": "1000"})
+    env = environment()
+    values = env.from_collection(["y" * 100] * 500)
+    values.sink_to(sink(kafka.bootstrap_servers, topic, DeliveryGuarantee.AT_LEAST_ONCE))
+    env.execute("small")
+    assert len(committed(kafka.bootstrap_servers, topic)) == 500
 
 
 def test_at_least_once_has_everything_acknowledged_after_a_flush(

@@ -78,8 +78,9 @@ class RecordTooLarge(DataError):
 class DeadLetter:
     """A record that an operator failed on, with what happened. *Extension*.
 
-    `exception` is the name of the exception's class. `checkpoint` is the number of the last checkpoint that had begun
-    (None: none had), `attempt` counts the restarts of the run, `failed_at` is ms since the epoch.
+    `exception` is the name of the exception's class. `checkpoint` is the number of the snapshot that the job went on
+    from, or of the last checkpoint that had begun since; `attempt` counts the restarts of the run, `failed_at` is ms
+    since the epoch.
     """
 
     record: OriginalRecord

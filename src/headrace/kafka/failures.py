@@ -211,8 +211,9 @@ def _other_error(what: str, failure: Failure) -> HeadraceError:
         size = "" if failure.size_bytes is None else f" of {failure.size_bytes} bytes"
         topic = "" if failure.topic is None else f" for topic {failure.topic}"
         return ExternalError(
-            f"{what}: a record{size}{topic} is too large ({failure.name}); raise "
-            "`max.request.size` (librdkafka: `message.max.bytes`) and the topic's `max.message.bytes`, or write less",
+            f"{what}: a record{size}{topic} is too large ({failure.name}), or the batch "
+            "that it is in; raise `max.request.size` (librdkafka: `message.max.bytes`) and the topic's "
+            "`max.message.bytes`, or write less (for batches, lower `batch.size`)",
             retriable=False,
         )
     if failure.name == "_INVALID_ARG":

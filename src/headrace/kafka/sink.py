@@ -35,7 +35,7 @@ from headrace.kafka.properties import (
     translate,
     with_brokers,
 )
-from headrace.kafka.record_size import check_size, largest_record, wire_size
+from headrace.kafka.record_size import check_size, largest_record, topic_limits, wire_size, with_batch_size
 from headrace.kafka.serialization import (
     BuiltSchema,
     KafkaProducerRecord,
@@ -123,32 +123,41 @@ class KafkaSink(Sink):
         if self.delivery_guarantee is DeliveryGuarantee.EXACTLY_ONCE:
             if not isinstance(transaction, KafkaTransaction):
                 raise InternalError(f"an exactly-once Kafka sink was given {transaction!r} as its transaction")
-            made = outgoing(self, context, lambda: transaction.producer, self._largest_record(context))
+            largest = self._largest_record(context, transaction.topic_limits)
+            made = outgoing(self, context, lambda: transaction.producer, largest)
             return KafkaTransactionalWriter(self, made, transaction)
         statistics = Statistics()
         settings: Settings = {"client.id": f"{context.job_name}-{context.operator_name}-{context.subtask}"} | (
             self.client_settings()
         )
+        producer = self._create_producer(settings, context, statistics)
         try:
-            producer = default_client().producer(
+            # Meanwhile the producer connects.
+            limits = self._look_at_topic()
+            fitting = with_batch_size(settings, limits.values())
+            if fitting != settings:
+                producer.close()
+                producer = self._create_producer(fitting, context, statistics)
+            made = outgoing(self, context, lambda: producer, self._largest_record(context, limits))
+            return KafkaWriter(self, made, producer, statistics)
+        except BaseException:
+            producer.close()
+            raise
+
+    def _create_producer(self, settings: Settings, context: WriterContext, statistics: Statistics) -> Producer:
+        try:
+            return default_client().producer(
                 with_statistics(settings, is_reported=context.is_reported),
                 token=token_source(dict(self.properties)),
                 on_statistics=statistics.hear if context.is_reported else None,
             )
         except ClientError as error:
             raise error_of("the Kafka sink could not be set up", error.failure, self.bootstrap_servers) from None
-        try:
-            # Meanwhile the producer connects.
-            self._require_topic()
-            made = outgoing(self, context, lambda: producer, self._largest_record(context))
-            return KafkaWriter(self, made, producer, statistics)
-        except BaseException:
-            producer.close()
-            raise
 
-    def _require_topic(self) -> None:
+    def _look_at_topic(self) -> dict[str, int]:
+        """Whether the topic is there, and how many bytes it takes in one batch, if that may be known."""
         if self.topic is None:
-            return
+            return {}
         admin = self.create_admin()
         try:
             require_topics(
@@ -158,21 +167,17 @@ class KafkaSink(Sink):
                 may_create=self.may_create_topics,
                 timeout_s=self.timeout_s,
             )
-        finally:
-            admin.close()
-
-    def _largest_record(self, context: WriterContext) -> int | None:
-        """How many bytes a record may have; None where nobody has to know before it is sent."""
-        if not context.checks_each:
-            return None
-        admin = self.create_admin()
-        try:
-            return largest_record(self.client_settings(), admin, self.topic)
+            return topic_limits(admin, [self.topic])
         except ClientError as error:
             what = f"the settings of topic {self.topic!r} could not be read"
             raise error_of(what, error.failure, self.bootstrap_servers) from None
         finally:
             admin.close()
+
+    def _largest_record(self, context: WriterContext, limits: Mapping[str, int]) -> int | None:
+        """How many bytes a record may have; None where nobody has to know before it is sent."""
+        limit = None if self.topic is None else limits.get(self.topic)
+        return largest_record(self.client_settings(), limit) if context.checks_each else None
 
     def create_transaction(
         self, sinks: Sequence[Sink], sources: Sequence[Source], context: TransactionContext
@@ -494,7 +499,7 @@ class WholeRecords(Outgoing):
         self.dropped = 0
         self.serialize = schema.maker(context) if isinstance(schema, BuiltSchema) else _checked(schema, context)
         if largest is not None:
-            self.serialize = _fitting(self.serialize, largest)
+            self.serialize = _fitting(self.serialize, largest, context)
 
     def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
         records = [record for record in values if record is not None]
@@ -520,7 +525,7 @@ def _checked(
 
 
 def _fitting(
-    make: Callable[[Any, int], ProducerRecord | None], largest: int
+    make: Callable[[Any, int], ProducerRecord | None], largest: int, context: KafkaSinkContext
 ) -> Callable[[Any, int], KafkaProducerRecord | None]:
     """What `make` makes, with a look at what can be written of it."""
 
@@ -531,6 +536,8 @@ def _fitting(
         made = _with_bytes(KafkaProducerRecord._make(record))
         check_record(made)
         check_size(wire_size(made.value, made.key, made.headers), largest)
+        if made.partition is not None and made.partition not in context.get_partitions_for_topic(made.topic):
+            raise DataError(f"topic {made.topic!r} has no partition {made.partition}")
         return made
 
     return made

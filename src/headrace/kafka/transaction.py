@@ -38,6 +38,7 @@ from headrace.kafka.failures import (
 )
 from headrace.kafka.metrics import Statistics, with_statistics
 from headrace.kafka.properties import is_secret, producer_settings, read_int, resolve_secrets, token_source
+from headrace.kafka.record_size import topic_limits, with_batch_size
 from headrace.kafka.source import KafkaSource
 from headrace.kafka.topics import require_topics
 from headrace.metrics.registry import Row
@@ -231,6 +232,7 @@ def create_transaction(
             may_create=all(sink.may_create_topics for sink in sinks),
             timeout_s=first.timeout_s,
         )
+        limits = topic_limits(admin, written)
         transactional_id, place = names_of(sinks, sources, context, lambda source: _is_on(source, cluster_id))
         topic = place.topic
         is_named = "headrace.marker.topic" in properties
@@ -245,9 +247,9 @@ def create_transaction(
         raise error_of(what, error.failure, first.bootstrap_servers) from None
     finally:
         admin.close()
-    settings = producer_settings(resolve_secrets(properties))
+    settings = with_batch_size(producer_settings(resolve_secrets(properties)), limits.values())
     settings["delivery.timeout.ms"] = str(delivery_timeout(properties, settings, timeout.timeout_ms))
-    return KafkaTransaction(transactional_id, place, cluster_id, settings, timeout, first, context)
+    return KafkaTransaction(transactional_id, place, cluster_id, settings, timeout, first, context, limits)
 
 
 def _check_one_cluster(sinks: Sequence[KafkaSink], cluster_id: str) -> None:
@@ -317,7 +319,10 @@ class KafkaTransaction(Transaction):
         timeout: TransactionTimeout,
         sink: KafkaSink,
         context: TransactionContext,
+        topic_limits: Mapping[str, int],
     ) -> None:
+        self.topic_limits = topic_limits
+        """How many bytes each topic takes in one batch, where that is known."""
         self._id = transactional_id
         self._place = place
         self._cluster_id = cluster_id

@@ -38,10 +38,9 @@ def with_parallelism(plan: Plan, default: int) -> Plan:
         for node in nodes:
             chosen[node.id] = 1 if _reads_alone(node) else node.parallelism or (1 if is_alone else default)
             _check(plan, node, chosen, is_alone=is_alone)
-        # Dead letters may come from any lane.
-        chosen.update(
-            {node.dead_letters: max(chosen[n] for n in part) for node in nodes if node.dead_letters is not None}
-        )
+        # Dead letters come from wherever the others are.
+        sinks = {node.dead_letters for node in nodes if node.dead_letters is not None}
+        chosen.update(dict.fromkeys(sinks, max(chosen[n] for n in part if n not in sinks)) if sinks else {})
     return replace(plan, nodes=tuple(replace(node, parallelism=chosen[node.id]) for node in plan))
 
 

@@ -18,6 +18,7 @@ from headrace.errors import (
     UserCodeError,
 )
 from headrace.plan.graph import Node, WriteSink
+from headrace.state.key_groups import UnusableKey
 
 _LOG = logging.getLogger("headrace")
 
@@ -32,7 +33,7 @@ def is_of_the_record(error: Exception) -> bool:
     >>> is_of_the_record(ValueError("no price")), is_of_the_record(ExternalError("no answer"))
     (True, False)
     """
-    if isinstance(error, NotSupportedError):
+    if isinstance(error, UnusableKey):
         return True
     return not isinstance(error, ExternalError | ConfigError | InternalError | MemoryError)
 
@@ -89,7 +90,7 @@ class Failures:
         self.counts: Counter[tuple[int, Stage]] = Counter()
         """Records by node id and stage."""
         self.checkpoint: int | None = None
-        """The number of the last checkpoint that has begun."""
+        """The number of the snapshot that was restored, or of the last checkpoint that has begun since."""
         self._job = job
         self._attempt = attempt
         self._clock = clock

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
+from types import TracebackType
 from typing import Any
 
 from headrace.common.watermark_strategy import Alignment
@@ -256,11 +257,11 @@ class Pipeline:
     def _do_without(self, error: Exception, batch: Batch, index: int) -> None:
         """Withdraw what came of the record that an operator failed on, and do with the record what the operator's
         policy says. Raises where that has the job fail, with the user's own traceback below."""
-        if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
-            error = error.__cause__  # raised inside a loop that is a generator
-        frame, line = error.__traceback__, None
-        while frame is not None and frame.tb_frame.f_code is not self._loop.run.__code__:
-            frame = frame.tb_next
+        frame, line = self._loop_frame(error), None
+        cause = error.__cause__
+        if frame is None and isinstance(error, RuntimeError) and isinstance(cause, StopIteration):
+            # Python's own, for a loop that is a generator: a function that it called raised the other.
+            frame, error = self._loop_frame(cause), cause
         if frame is not None:
             line = self._loop.node_at_line.get(frame.tb_lineno)
             error.__traceback__ = frame.tb_next
@@ -277,6 +278,13 @@ class Pipeline:
         self._failures.count(node, error, batch.origin, index, at)
         if node.dead_letters is not None:
             self._put_dead_letter(node.dead_letters, self._failures.dead_letter(node, error, batch.origin, index, at))
+
+    def _loop_frame(self, error: BaseException) -> TracebackType | None:
+        """The loop's own frame in a traceback."""
+        frame = error.__traceback__
+        while frame is not None and frame.tb_frame.f_code is not self._loop.run.__code__:
+            frame = frame.tb_next
+        return frame
 
     def _put_dead_letter(self, n: int, letter: DeadLetter) -> None:
         writer, record, (elements, times) = self._writers[n], letter.record, self._outputs[n]

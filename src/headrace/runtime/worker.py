@@ -211,7 +211,8 @@ class Worker:
                 self._fence_recorded(recorded, is_fresh=is_fresh)
             case ReadMarkers(recorded, is_fresh):
                 self._read_markers(recorded, is_fresh=is_fresh)
-            case Deploy(_, operators):
+            case Deploy(sources, operators):
+                self._failures.checkpoint = max(sources.values(), default=None)
                 self._deploy(operators)
             case Commit(number, marker):
                 self._commit(number, marker)

@@ -42,13 +42,17 @@ def key_group(key: object, max_parallelism: int = 128) -> int:
     return zlib.crc32(_canonical(key)) % max_parallelism
 
 
+class UnusableKey(NotSupportedError):
+    """A key that no key group can be told of: the fault of a record, and not of a setting."""
+
+
 def check_key(key: object) -> None:
     """Raise what `key_group` would. Called for each key that is new to a state, so the usual ones cost little.
 
     >>> check_key(("reuters.com", 7))
     >>> check_key(range(3))
     Traceback (most recent call last):
-    headrace.errors.NotSupportedError: a builtins.range cannot be a key, as it is not known which of them are equal; ...
+    headrace.state.key_groups.UnusableKey: a builtins.range cannot be a key, as it is not known which of them ...
     """
     if type(key) not in _PLAIN and not (type(key) is tuple and all(type(part) in _PLAIN for part in key)):
         _canonical(key)
@@ -65,7 +69,7 @@ def _canonical(key: Any) -> bytes:
             return b"None"
         case Number():
             if key != key:
-                raise NotSupportedError(
+                raise UnusableKey(
                     "nan cannot be a key, as it is not equal to itself; have the key selector return None for it"
                 )
             # Of numbers, and of nothing else, the hash is defined by the language: equal over all types, not salted.
@@ -92,7 +96,7 @@ def _canonical(key: Any) -> bytes:
             parts = [_framed(getattr(key, field.name)) for field in fields]
             return type(key).__qualname__.encode() + b"(" + b"".join(parts) + b")"
         case _:
-            raise NotSupportedError(
+            raise UnusableKey(
                 f"a {type(key).__module__}.{type(key).__qualname__} cannot be a key, as it is not known which of "
                 "them are equal; have the key selector return a string, a number, or a tuple or frozen dataclass of "
                 "such"

@@ -65,7 +65,7 @@ def transaction_with_flinks_timeout(interval_ms: int, **settings: str) -> KafkaT
     context = TransactionContext("job", "region", interval_ms, 600_000)
     settings = {"delivery.timeout.ms": "120000", **settings}
     return KafkaTransaction(
-        "p-job-region", MarkerPlace("g", "t"), "c", settings, TransactionTimeout(3_600_000, False), sink, context
+        "p-job-region", MarkerPlace("g", "t"), "c", settings, TransactionTimeout(3_600_000, False), sink, context, {}
     )
 
 

@@ -7,6 +7,8 @@ from tests.unit.plan.test_identity import Builder
 from tests.unit.runtime.endless import Numbers
 
 from headrace.common import WatermarkStrategy
+from headrace.connector import ErrorPolicy
+from headrace.connector.builtin import PrintSink
 from headrace.errors import NotSupportedError
 from headrace.plan.graph import Plan, ReadSource
 from headrace.plan.identity import regions
@@ -92,3 +94,13 @@ def test_a_default_that_has_no_effect_at_all_is_told_of() -> None:
 
     builder.sink(builder.numbers(), name="more")
     assert idle_default(with_parallelism(builder.plan(), 3), 3) is None
+
+
+def test_a_sink_for_dead_letters_runs_where_the_others_do() -> None:
+    builder = ParallelBuilder()
+    builder.sink(builder.numbers())
+    for chosen in (1, 2):
+        for n in (0, 1):
+            builder.change(n, parallelism=chosen)
+        plan = with_parallelism(builder.build("job", ErrorPolicy.dead_letter(PrintSink())), 3)
+        assert [node.parallelism for node in plan] == [chosen] * 3

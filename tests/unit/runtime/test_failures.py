@@ -16,6 +16,7 @@ from headrace.errors import ConfigError, DataError, ExternalError, HeadraceError
 from headrace.runtime.failures import is_of_the_record
 from headrace.runtime.loop import OUTPUT_LIMIT
 from headrace.runtime.watermarks import NO_TIMESTAMP
+from headrace.state.key_groups import UnusableKey
 
 WRITTEN: dict[str, list[tuple[Any, int | None]]] = {}
 """What went to each sink, with timestamps. Sinks are copied, this is not."""
@@ -99,8 +100,17 @@ def test_stop_iteration_of_a_function_is_a_failure_like_any_other() -> None:
     def stop(n: int) -> int:
         return next(iter([n] if n else []))
 
+    def stop_within(n: int) -> Iterator[int]:
+        yield stop(n)
+
+    def stop_by_another_name(n: int) -> int:
+        if not n:
+            raise RuntimeError("nothing there") from StopIteration()
+        return n
+
     numbers = stream(1, 0, 3, policy=ErrorPolicy.drop())
-    assert run(numbers.map(stop), numbers.flat_map(lambda n: [stop(n)])) == [[1, 3], [1, 3]]
+    functions = (lambda n: [stop(n)], stop_within)
+    assert run(numbers.map(stop), *map(numbers.flat_map, functions), numbers.map(stop_by_another_name)) == [[1, 3]] * 4
 
 
 def test_a_dead_letter_says_what_happened_and_holds_the_element_as_it_came() -> None:
@@ -114,7 +124,7 @@ def test_a_dead_letter_says_what_happened_and_holds_the_element_as_it_came() -> 
     assert letter.record.value == {"n": 0}
     assert letter.record.is_element
     assert (letter.stage, letter.operator, letter.exception) == (Stage.FUNCTION, "divide", "ZeroDivisionError")
-    assert (letter.job, letter.checkpoint, letter.attempt) == ("job", None, 0)
+    assert (letter.job, letter.checkpoint, letter.attempt) == ("job", 0, 0)
     assert letter.message
 
 
@@ -183,5 +193,6 @@ def test_a_policy_is_one() -> None:
 
 
 def test_an_error_is_of_the_record_unless_it_is_of_the_outside_or_of_a_setting() -> None:
-    assert is_of_the_record(NotSupportedError("this key"))
+    assert is_of_the_record(UnusableKey("this key"))
+    assert not is_of_the_record(NotSupportedError("timers"))
     assert not is_of_the_record(MemoryError())

@@ -132,6 +132,10 @@ class RecordSource(Protocol):
     def timestamp(self, index: int) -> int: ...
 
 
+UNREADABLE_HEADERS = "headrace.unreadable.headers"
+"""What a record has in place of its headers where the client cannot give them: one of the names is no UTF-8."""
+
+
 @dataclass(slots=True)
 class Records:
     """Consecutive records of one partition. `timestamps` in ms, -1 where a record has none; slices are of its kind.

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import repeat
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from headrace.kafka.client.protocol import (
+    UNREADABLE_HEADERS,
     ClientFailed,
     EndOfPartition,
     Event,
@@ -62,8 +64,16 @@ _make_record = partial(tuple.__new__, KafkaConsumerRecord)
 _TIMESTAMP_TYPES = tuple(TimestampType)
 
 
+# Of a name that is no UTF-8 confluent-kafka makes a result *and* an error, which the interpreter's own quick call of a
+# method does not look for.
+_headers_of = methodcaller("headers")
+
+
 def _headers(message: Message) -> Headers:
-    headers: Any = message.headers()
+    try:
+        headers: Any = _headers_of(message)
+    except (SystemError, UnicodeDecodeError):
+        return [(UNREADABLE_HEADERS, None)]
     return headers or []
 
 
