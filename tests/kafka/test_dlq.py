@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from tests.crash.harness import Output
 from tests.kafka.jobs import TIMEOUT_S, environment
 from tests.kafka.test_source import recreate
 from tests.processes import wait_until
@@ -108,7 +109,9 @@ class Letters:
         )  # type: ignore[no-any-return]
 
     def arrived(self, topic: str = "") -> list[Message]:
-        """What a `read_committed` reader finds in the origin, or in another topic."""
+        """What a `read_committed` reader finds in the origin, or in another topic, once no transaction is open."""
+        # The broker answers a commit a moment before it is written everywhere.
+        Output(self.servers, topic or self.origin, 1 if topic else 2).wait_until_closed()
         return read_all(self.servers, topic or self.origin)
 
 
@@ -384,6 +387,7 @@ def test_letters_of_an_open_transaction_are_not_waited_for(letters: Letters) -> 
         assert [row["offset"] for row in rows(letters.run("list", "--each", "--json"))] == [0]
         assert "sent 1 letters" in letters.run("replay").stdout
         commit()
+    letters.wait_for(3)
     assert "sent 2 letters" in letters.run("replay").stdout
     assert values(letters.arrived()) == [b'{"price": %d}' % n for n in (1, 2, 3)]
 
@@ -392,6 +396,7 @@ def test_letters_of_a_transaction_that_was_aborted_are_none(letters: Letters) ->
     with letters.open_transaction(letters.letter(1)):
         pass
     letters.write(letters.letter(2))
+    letters.wait_for(1)
 
     assert [row["count"] for row in rows(letters.run("list", "--json"))] == [1]
     assert "sent 1 letters" in letters.run("replay").stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -133,7 +134,7 @@ def test_avro_that_does_not_fit_the_readers_schema_is_a_data_error(
         item(record, {"name": "more", "type": "string"}), registry
     )
 
-    with pytest.raises(DataError, match=r"cannot be read with the schema with id \d+: SchemaResolutionError"):
+    with pytest.raises(DataError, match=r"Schema \(schema id \d+\) cannot read these bytes: SchemaResolutionError"):
         ours.deserialize(written)
 
 
@@ -198,6 +199,26 @@ def test_json_is_checked_by_its_schema_on_both_ends(registry: str, confluent: Sc
     )
     with pytest.raises(DataError, match="'url' is a required property"):
         checks.serialize({"count": 1})
+
+
+def test_json_is_checked_as_it_is_written(registry: str, name: Name) -> None:
+    @dataclass
+    class Item:
+        url: str | None
+        count: float
+
+    def writes(validate: bool) -> ConfluentRegistryJsonSerializationSchema:
+        return ConfluentRegistryJsonSerializationSchema.for_generic(
+            name("topic"), titled("Item"), registry, validate=validate
+        )
+
+    assert (writes(True).serialize(Item("http://a", 1)) or b"")[5:] == b'{"url":"http://a","count":1}'
+    # Numbers that JSON has not got are null, as without a registry.
+    assert (writes(False).serialize(Item("http://a", float("nan"))) or b"")[5:] == b'{"url":"http://a","count":null}'
+    with pytest.raises(DataError, match=r"at \$\.count: None is not of type 'integer'"):
+        writes(True).serialize({"url": "http://a", "count": float("nan")})
+    with pytest.raises(DataError, match=r"Schema \(schema id \d+\) cannot write this element: .*JSON serializable"):
+        writes(True).serialize({"url": {1}})
 
 
 def test_json_schema_with_references_is_checked(registry: str, confluent: SchemaRegistryClient, name: Name) -> None:
@@ -300,7 +321,9 @@ def test_another_message_than_the_programs_is_a_data_error(
         ours.deserialize(written)
     with pytest.raises(DataError, match=r"there is no message at \[7\]"):
         ours.deserialize(written[:5] + b"\x02\x0e")
-    with pytest.raises(DataError, match="a str was given, and has to be a"):
+    with pytest.raises(
+        DataError, match=rf"Schema\({package}\.Item, schema id \d+\) cannot write this element: TypeError: it is a str"
+    ):
         ConfluentRegistryProtobufSerializationSchema.for_specific("s", classes["Item"], registry).serialize("text")
 
 

@@ -208,6 +208,22 @@ def test_nonsense_for_an_id_is_a_clear_external_error(
         writer(server.url, {**QUICK, **configs}).serialize({"url": "a"})
 
 
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"type": "array", "items": "null"}, "has an array of what takes no bytes"),
+        ({"type": "record", "name": "A", "fields": [{"name": "a", "type": "A"}]}, "'s record A has to contain itself"),
+    ],
+)
+def test_a_schema_by_which_no_bytes_are_data_without_end_is_a_data_error(
+    serve: Serve, schema: dict[str, Any], says: str
+) -> None:
+    server = serve((200, {"schema": json.dumps(schema)}))
+
+    with pytest.raises(DataError, match=f"the schema with id 7 is not used: the Avro schema ?{says}"):
+        reader(server.url, QUICK).deserialize(HELLO)
+
+
 @pytest.mark.parametrize(("kind", "text"), [("JSON", "{"), ("PROTOBUF", "message {"), ("PROTOBUF", "AAAA")])
 def test_nonsense_of_other_kinds_is_a_clear_external_error(serve: Serve, kind: str, text: str) -> None:
     from google.protobuf.timestamp_pb2 import Timestamp

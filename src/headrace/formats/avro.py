@@ -2,9 +2,9 @@
 
 `parse_schema`, `reader` and `writer` are what everything here is made of, and what a schema registry needs too.
 
-fastavro reads. Two things it does not survive: the process dies of a schema that contains itself when the datum does so
-some thousand times, and an array of what takes no bytes may be as long as its count says, without end. Data of the
-former goes to fastavro's reader in Python when it is long enough, and schemas with the latter are refused.
+fastavro reads. What it does not survive: the process dies of a schema that contains itself when the datum does so some
+thousand times, or has to; and an array of what takes no bytes may be as long as its count says, without end. Data of
+the first goes to fastavro's reader in Python when it is long enough; the others are refused (`UnboundedSchema`).
 """
 
 from __future__ import annotations
@@ -16,30 +16,19 @@ from io import BytesIO
 from typing import Any, TypeAlias
 
 from headrace.common.refusal import not_supported
-from headrace.common.serialization import DeserializationSchema, Deserializer, SerializationSchema, Serializer
+from headrace.common.serialization import Deserializer, Serializer
 from headrace.common.typeinfo import RowTypeInfo, TypeInformation, Types
-from headrace.common.types import Row
 from headrace.errors import ConfigError
 from headrace.formats.library import library
-from headrace.formats.rows import (
-    Converter,
-    checked,
-    each,
-    each_entry,
-    optional,
-    row_converter,
-    row_reader,
-    row_writer,
-    total_reader,
-    unreadable,
-    unwritable,
-)
+from headrace.formats.rows import Converter, checked, each, each_entry, optional, row_converter, row_reader, row_writer
+from headrace.formats.schema import ReadingSchema, WritingSchema, total_reader, unreadable, unwritable
 
 Schema: TypeAlias = "str | dict[str, Any] | list[Any]"
 
 _SAFE_BYTES = 128
 """Data of a schema that contains itself are read in C up to this size: no level of them takes less than a byte."""
 
+_ROOT = "$root"
 
 _SIMPLE = {
     "string": Types.STRING(),
@@ -63,22 +52,58 @@ _LOGICAL = {
 """The logical types that Flink knows in rows; values of others are what they are without."""
 
 
-def parse_schema(schema: Schema) -> Any:
-    """A schema for `reader` and `writer`, of its JSON text or of what that stands for. ConfigError for what is none."""
+class UnboundedSchema(ConfigError):
+    """A schema by which a few bytes may be data without end."""
+
+
+def schema_text(schema: Schema) -> str:
+    """The schema's JSON. A name alone, `string`, is a schema too."""
+    is_json = isinstance(schema, str) and not schema.strip().isidentifier()
+    return schema if is_json else json.dumps(schema)  # type: ignore[return-value]
+
+
+def parse_schema(schema: Schema, imported: Mapping[str, str] | None = None) -> Any:
+    """A schema for `reader` and `writer`. `imported` is the JSON of the schemas that it may name, by name.
+
+    ConfigError for what is none, and `UnboundedSchema`, which is one too.
+    """
     fastavro = library("fastavro", "avro")
     try:
-        # A name alone, `string`, is a schema too.
-        is_name = isinstance(schema, str) and schema.strip().isidentifier()
-        found = json.loads(schema) if isinstance(schema, str) and not is_name else schema
-        parsed = fastavro.parse_schema(found)
+        if imported:
+            parsed = library("fastavro.schema", "avro").load_schema(
+                _ROOT, repo=_Once({**imported, _ROOT: schema_text(schema)})
+            )
+        else:
+            parsed = fastavro.parse_schema(_loaded(schema_text(schema)))
     except Exception as error:
         raise ConfigError(f"the Avro schema cannot be used: {type(error).__name__}: {error}") from error
-    for items, named in _arrays(parsed, {}):
-        if not _takes_bytes(items, named):
-            raise ConfigError(
-                "the Avro schema has an array of what takes no bytes, so that its length has no bounds; use a long"
-            )
+    for part, named in _parts(parsed, {}):
+        match _type_of(part):
+            case "record" | "error" if _has_to_contain_itself(part, named, ()):
+                raise UnboundedSchema(
+                    f"the Avro schema's record {part['name']} has to contain itself, without end; let its field be null"
+                )
+            case "array" if not _takes_bytes(part["items"], named):
+                raise UnboundedSchema(
+                    "the Avro schema has an array of what takes no bytes, so that its length has no bounds; use a long"
+                )
     return parsed
+
+
+class _Once:
+    """A repository of fastavro's in which each name is asked for once, as it would follow a circle without end."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        self._texts = texts
+
+    def load(self, name: str) -> Any:
+        return _loaded(self._texts.pop(name))
+
+
+def _loaded(text: str) -> Any:
+    # A schema that says it was parsed would be taken as it is.
+    marks = ("__fastavro_parsed", "__named_schemas")
+    return json.loads(text, object_hook=lambda part: {key: value for key, value in part.items() if key not in marks})
 
 
 def reader(schema: Any, reader_schema: Any = None) -> Callable[[bytes], Any]:
@@ -110,7 +135,7 @@ def writer(schema: Any) -> Callable[[Any], bytes]:
     return write
 
 
-class AvroDeserializationSchema(DeserializationSchema):
+class AvroDeserializationSchema(ReadingSchema):
     """Values of a schema, of Avro: dicts for records, lists for arrays, and logical types as fastavro reads them.
 
     >>> schema = AvroDeserializationSchema('{"type": "map", "values": "long"}')
@@ -127,17 +152,11 @@ class AvroDeserializationSchema(DeserializationSchema):
         as_read = None if reader_schema is None else parse_schema(reader_schema)
         self._read = _total_reader(parse_schema(schema), as_read)
 
-    def deserialize(self, message: bytes | None) -> Any:
-        return self._read(message)
-
-    def deserializer(self) -> Deserializer:
-        return self._read
-
     def __reduce__(self) -> tuple[Any, ...]:
         return AvroDeserializationSchema, (self._schema, self._reader_schema)
 
 
-class AvroSerializationSchema(SerializationSchema):
+class AvroSerializationSchema(WritingSchema):
     """Avro of values of a schema: dicts for records. *Extension*, as `AvroDeserializationSchema` is.
 
     >>> AvroSerializationSchema('{"type": "map", "values": "long"}').serialize({"btc": 7})
@@ -149,12 +168,6 @@ class AvroSerializationSchema(SerializationSchema):
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._write = _total_writer(parse_schema(schema))
-
-    def serialize(self, element: Any) -> bytes | None:
-        return self._write(element)
-
-    def serializer(self) -> Serializer:
-        return self._write
 
     def __reduce__(self) -> tuple[Any, ...]:
         return AvroSerializationSchema, (self._schema,)
@@ -194,7 +207,7 @@ def _total_writer(schema: Any) -> Serializer:
     return write
 
 
-class AvroRowDeserializationSchema(DeserializationSchema):
+class AvroRowDeserializationSchema(ReadingSchema):
     """Rows of Avro records.
 
     >>> schema = AvroRowDeserializationSchema(avro_schema_string='''
@@ -214,20 +227,14 @@ class AvroRowDeserializationSchema(DeserializationSchema):
         self._schema = _given(record_class, avro_schema_string)
         self._read = _row_reader(self._schema)
 
-    def deserialize(self, message: bytes | None) -> Row | None:
-        row: Row | None = self._read(message)
-        return row
-
-    def deserializer(self) -> Deserializer:
-        return self._read
-
     def __reduce__(self) -> tuple[Any, ...]:
         return AvroRowDeserializationSchema, (None, self._schema)
 
 
-class AvroRowSerializationSchema(SerializationSchema):
+class AvroRowSerializationSchema(WritingSchema):
     """Avro records of rows.
 
+    >>> from headrace.common import Row
     >>> schema = AvroRowSerializationSchema(avro_schema_string='''
     ...     {"type": "record", "name": "Trade", "fields": [
     ...         {"name": "market", "type": "string"}, {"name": "price", "type": ["null", "double"]}]}''')
@@ -244,13 +251,6 @@ class AvroRowSerializationSchema(SerializationSchema):
     def __init__(self, record_class: str | None = None, avro_schema_string: str | None = None) -> None:
         self._schema = _given(record_class, avro_schema_string)
         self._write = _row_writer(self._schema)
-
-    def serialize(self, element: Any) -> bytes | None:
-        value: bytes | None = self._write(element)
-        return value
-
-    def serializer(self) -> Serializer:
-        return self._write
 
     def __reduce__(self) -> tuple[Any, ...]:
         return AvroRowSerializationSchema, (None, self._schema)
@@ -294,14 +294,23 @@ def _inner(schema: Any) -> list[Any]:
             return []
 
 
-def _arrays(schema: Any, named: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The items of each array in a schema, and what names stand for, as far as they are known by then."""
+def _parts(schema: Any, named: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A schema's parts, inner ones first and itself last, and what the names known by then stand for."""
     if isinstance(schema, dict) and "name" in schema:
         named[schema["name"]] = schema
     for inner in _inner(schema):
-        yield from _arrays(inner, named)
-    if _type_of(schema) == "array":
-        yield schema["items"], named
+        yield from _parts(inner, named)
+    yield schema, named
+
+
+def _has_to_contain_itself(schema: Any, named: Mapping[str, Any], around: tuple[str, ...]) -> bool:
+    schema = _named(schema, named)
+    if _type_of(schema) not in ("record", "error"):
+        # A union, an array and a map may hold something else, or nothing.
+        return False
+    if schema["name"] in around:
+        return True
+    return any(_has_to_contain_itself(inner, named, (*around, schema["name"])) for inner in _inner(schema))
 
 
 def _takes_bytes(schema: Any, named: Mapping[str, Any]) -> bool:
@@ -338,7 +347,7 @@ def _row_schema(text: str) -> tuple[Any, RowTypeInfo, dict[str, Any]]:
         raise ConfigError("the Avro schema contains itself, which a row cannot; use AvroDeserializationSchema")
     schema = parse_schema(_without_unknown(json.loads(text)))
     named: dict[str, Any] = {}
-    for _ in _arrays(schema, named):
+    for _ in _parts(schema, named):
         pass
     row_type = _row_type(schema, named)
     assert isinstance(row_type, RowTypeInfo)

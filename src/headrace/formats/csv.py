@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from headrace.common.serialization import DeserializationSchema, Deserializer, SerializationSchema, Serializer
+from headrace.common.serialization import Deserializer, Serializer
 from headrace.common.typeinfo import (
     BasicArrayTypeInfo,
     BasicType,
@@ -29,7 +29,8 @@ from headrace.common.typeinfo import (
 )
 from headrace.common.types import Row
 from headrace.errors import ConfigError
-from headrace.formats.rows import Converter, is_bytes, row_type, unreadable, unwritable
+from headrace.formats.rows import Converter, is_bytes, row_type
+from headrace.formats.schema import ReadingSchema, WritingSchema, unreadable, unwritable
 from headrace.formats.text import (
     INT_RANGES,
     double_text,
@@ -65,7 +66,7 @@ class Dialect:
     allow_comments: bool = False
 
 
-class CsvRowDeserializationSchema(DeserializationSchema):
+class CsvRowDeserializationSchema(ReadingSchema):
     """Rows of lines of CSV. Made by `CsvRowDeserializationSchema.Builder(type_info)`.
 
     >>> types = [Types.LONG(), Types.STRING(), Types.BASIC_ARRAY(Types.INT())]
@@ -93,13 +94,6 @@ class CsvRowDeserializationSchema(DeserializationSchema):
         self._declared = row_type(type_info, "CsvRowDeserializationSchema")
         self._dialect, self._ignores = dialect or Dialect(), ignore_parse_errors
         self._read = _reader(self._declared, self._dialect, ignore_parse_errors)
-
-    def deserialize(self, message: bytes | None) -> Row | None:
-        row: Row | None = self._read(message)
-        return row
-
-    def deserializer(self) -> Deserializer:
-        return self._read
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CsvRowDeserializationSchema, (self._declared, self._dialect, self._ignores)
@@ -155,7 +149,7 @@ class CsvRowDeserializationSchema(DeserializationSchema):
             return CsvRowDeserializationSchema(self._type_info, self._dialect, self._ignores)
 
 
-class CsvRowSerializationSchema(SerializationSchema):
+class CsvRowSerializationSchema(WritingSchema):
     """Lines of CSV of rows. Made by `CsvRowSerializationSchema.Builder(type_info)`.
 
     >>> schema = CsvRowSerializationSchema.Builder(Types.ROW([Types.STRING(), Types.DOUBLE()])).build()
@@ -173,13 +167,6 @@ class CsvRowSerializationSchema(SerializationSchema):
         self._declared = row_type(type_info, "CsvRowSerializationSchema")
         self._dialect = dialect or Dialect()
         self._write = _writer(self._declared, self._dialect)
-
-    def serialize(self, element: Any) -> bytes | None:
-        value: bytes | None = self._write(element)
-        return value
-
-    def serializer(self) -> Serializer:
-        return self._write
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CsvRowSerializationSchema, (self._declared, self._dialect)

@@ -9,11 +9,9 @@ from headrace.errors import ConfigError
 
 
 def library(module: str, extra: str) -> Any:
-    """The module, which the package's `extra` installs. ConfigError where it is missing."""
+    """The module, which the package's `extra` installs. ConfigError where it is missing, or what it needs itself is."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name):
-            raise
-        package = module.partition(".")[0]
-        raise ConfigError(f"`{package}` is needed and not installed: `pip install 'headrace[{extra}]'`") from None
+        missing = error.name or module
+        raise ConfigError(f"`{missing}` is needed and not installed: `pip install 'headrace[{extra}]'`") from None

@@ -11,24 +11,13 @@ from collections.abc import Sequence
 from keyword import iskeyword
 from typing import Any
 
-from headrace.common.serialization import DeserializationSchema, Deserializer, SerializationSchema, Serializer
+from headrace.common.serialization import Serializer
 from headrace.common.typeinfo import RowTypeInfo, TypeInformation, Types
 from headrace.common.types import Row
 from headrace.errors import ConfigError
 from headrace.formats.library import library
-from headrace.formats.rows import (
-    Converter,
-    checked,
-    each,
-    each_entry,
-    optional,
-    row_converter,
-    row_reader,
-    row_writer,
-    total_reader,
-    unreadable,
-    unwritable,
-)
+from headrace.formats.rows import Converter, checked, each, each_entry, optional, row_converter, row_reader, row_writer
+from headrace.formats.schema import ReadingSchema, WritingSchema, total_reader, unreadable, unwritable
 
 # By the descriptor's `cpp_type`.
 _INT32, _INT64, _UINT32, _UINT64, _DOUBLE, _FLOAT, _BOOL, _ENUM, _STRING, _MESSAGE = range(1, 11)
@@ -47,7 +36,7 @@ _TYPES = {
 _BYTES_TYPE = 12
 
 
-class ProtobufDeserializationSchema(DeserializationSchema):
+class ProtobufDeserializationSchema(ReadingSchema):
     """Messages of one class.
 
     >>> from google.protobuf.timestamp_pb2 import Timestamp
@@ -64,12 +53,6 @@ class ProtobufDeserializationSchema(DeserializationSchema):
         self._class = checked_class(message_class)
         self._read = total_reader(repr(self), message_class.FromString)
 
-    def deserialize(self, message: bytes | None) -> Any:
-        return self._read(message)
-
-    def deserializer(self) -> Deserializer:
-        return self._read
-
     def __reduce__(self) -> tuple[Any, ...]:
         return ProtobufDeserializationSchema, (self._class,)
 
@@ -77,18 +60,12 @@ class ProtobufDeserializationSchema(DeserializationSchema):
         return f"ProtobufDeserializationSchema({self._class.__name__})"
 
 
-class ProtobufSerializationSchema(SerializationSchema):
+class ProtobufSerializationSchema(WritingSchema):
     """Bytes of messages of one class. None is written as a record without a value. *Extension*."""
 
     def __init__(self, message_class: type[Any]) -> None:
         self._class = checked_class(message_class)
         self._write = _message_writer(message_class)
-
-    def serialize(self, element: Any) -> bytes | None:
-        return self._write(element)
-
-    def serializer(self) -> Serializer:
-        return self._write
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ProtobufSerializationSchema, (self._class,)
@@ -97,7 +74,7 @@ class ProtobufSerializationSchema(SerializationSchema):
         return f"ProtobufSerializationSchema({self._class.__name__})"
 
 
-class ProtobufRowDeserializationSchema(DeserializationSchema):
+class ProtobufRowDeserializationSchema(ReadingSchema):
     """Rows of messages of one class.
 
     >>> from google.protobuf.timestamp_pb2 import Timestamp
@@ -120,13 +97,6 @@ class ProtobufRowDeserializationSchema(DeserializationSchema):
         self._defaults, self._ignores = read_default_values, ignore_parse_errors
         self._read = row_reader_of(message_class, read_default_values, ignore_parse_errors)
 
-    def deserialize(self, message: bytes | None) -> Row | None:
-        row: Row | None = self._read(message)
-        return row
-
-    def deserializer(self) -> Deserializer:
-        return self._read
-
     def __reduce__(self) -> tuple[Any, ...]:
         return _remade, (self._class, self._defaults, self._ignores)
 
@@ -138,7 +108,7 @@ def _remade(message_class: type[Any], defaults: bool, ignores: bool) -> Protobuf
     return ProtobufRowDeserializationSchema(message_class, read_default_values=defaults, ignore_parse_errors=ignores)
 
 
-class ProtobufRowSerializationSchema(SerializationSchema):
+class ProtobufRowSerializationSchema(WritingSchema):
     """Messages of one class, of rows.
 
     >>> from google.protobuf.timestamp_pb2 import Timestamp
@@ -154,13 +124,6 @@ class ProtobufRowSerializationSchema(SerializationSchema):
     def __init__(self, message_class: type[Any]) -> None:
         self._class = checked_class(message_class)
         self._write = row_writer_of(message_class)
-
-    def serialize(self, element: Any) -> bytes | None:
-        value: bytes | None = self._write(element)
-        return value
-
-    def serializer(self) -> Serializer:
-        return self._write
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ProtobufRowSerializationSchema, (self._class,)

@@ -39,7 +39,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from headrace.common.serialization import Deserializer, Serializer
 from headrace.common.typeinfo import (
     BasicType,
     BasicTypeInfo,
@@ -49,7 +48,7 @@ from headrace.common.typeinfo import (
     Types,
 )
 from headrace.common.types import Row, RowKind
-from headrace.errors import ConfigError, DataError
+from headrace.errors import ConfigError
 from headrace.formats.text import INT_RANGES
 
 Converter: TypeAlias = Callable[..., Any]
@@ -182,34 +181,6 @@ def checked(type_info: TypeInformation, convert: Converter | None) -> Converter 
     return lambda value: convert(to_internal_type(value))
 
 
-def total_reader(what: str, decode: Callable[[bytes], Any]) -> Deserializer:
-    """`decode` for None as well, and with errors of ours."""
-
-    def read(message: bytes | None) -> Any:
-        try:
-            return decode(message)  # type: ignore[arg-type]
-        except Exception as error:
-            if message is None:
-                return None
-            raise unreadable(what, error) from error
-
-    return read
-
-
-def total_writer(what: str, encode: Callable[[Any], bytes]) -> Serializer:
-    """`encode` for None as well, and with errors of ours."""
-
-    def write(element: Any) -> bytes | None:
-        if element is None:
-            return None
-        try:
-            return encode(element)
-        except Exception as error:
-            raise unwritable(what, error) from error
-
-    return write
-
-
 def optional(convert: Converter) -> Converter:
     """`convert` that leaves None."""
     return lambda value: None if value is None else convert(value)
@@ -228,22 +199,6 @@ def each_entry(to_key: Converter | None, convert: Converter | None) -> Converter
 
 def _same(value: Any) -> Any:
     return value
-
-
-def unwritable(what: str, error: Exception) -> DataError:
-    """What a serializer raises."""
-    return DataError(f"{what} cannot write this element: {reason(error)}")
-
-
-def unreadable(what: str, error: Exception) -> DataError:
-    """What a deserializer raises."""
-    return DataError(f"{what} cannot read these bytes: {reason(error)}")
-
-
-def reason(error: Exception) -> str:
-    """What an error says."""
-    text = f"no field {error}" if isinstance(error, KeyError) else str(error)
-    return text if isinstance(error, DataError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 @lru_cache

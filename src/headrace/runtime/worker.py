@@ -338,7 +338,7 @@ class Worker:
                         extract=extract,
                         generator=extract or is_shown or None,
                         is_shown=is_shown,
-                        tally=self._meters.tally(n) if reader.gives_many else None,
+                        tally=self._meters.tally(n) if reader.gives_many or reader.skips else None,
                     )
                 else:
                     calls[n] = self._open(node, operators.get(self._ids[n]))

@@ -169,6 +169,29 @@ def test_a_schema_that_contains_itself_is_read_and_deep_data_do_not_end_the_proc
             deep.deserialize(b"\x02" * 1_000_000)
 
 
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ("A", "record A has to contain itself"),
+        ({"type": "record", "name": "B", "fields": [{"name": "a", "type": "A"}]}, "record B has to contain itself"),
+        ({"type": "array", "items": {"type": "fixed", "name": "F", "size": 0}}, "no bounds"),
+        ({"type": "array", "items": {"type": "record", "name": "E", "fields": []}}, "no bounds"),
+    ],
+)
+def test_a_schema_by_which_no_bytes_are_data_without_end_is_refused(field: Any, says: str) -> None:
+    schema = {"type": "record", "name": "A", "fields": [{"name": "a", "type": field}]}
+    for kind in (AvroDeserializationSchema, AvroSerializationSchema):
+        with pytest.raises(ConfigError, match=says):
+            kind({"type": "array", "items": schema})
+
+
+@pytest.mark.parametrize("schema", [{}, {"type": "array", "items": "E"}])
+def test_a_schema_that_says_it_was_parsed_is_looked_at_nevertheless(schema: dict[str, Any]) -> None:
+    hidden = {"E": {"type": "record", "name": "E", "fields": []}}
+    with pytest.raises(ConfigError, match="cannot be used"):
+        AvroDeserializationSchema({**schema, "__fastavro_parsed": True, "__named_schemas": hidden})
+
+
 def test_another_schema_to_read_by_fills_in_and_renames() -> None:
     newer = json.loads(PAIR)
     newer["fields"] = [{"name": "c", "type": "long", "default": 7}, {"name": "a", "type": "long"}]

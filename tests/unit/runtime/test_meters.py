@@ -34,7 +34,8 @@ SHOWN: dict[str, Any] = {"metrics_reporters": "prom", "metrics_reporter_prom_por
 def test_operators_take_and_give_as_many_elements_as_they_do_one_by_one(plan: Plan, records: list[int]) -> None:
     times = [1_000 + 10 * i for i in range(len(records))]
     calls = calls_of(plan)
-    tallies = {node.id: [0] for node in plan if gives_any_number(node) or calls[node.id].gives_many}
+    own = {n for n, call in calls.items() if call.gives_many or call.skips}
+    tallies = {node.id: [0] for node in plan if gives_any_number(node) or node.id in own}
     loop = compile_loop(plan, 0, {n: replace(call, tally=tallies.get(n)) for n, call in calls.items()})
     run_loop(loop, records, times)
     came, _ = elements(plan, {0: len(records)}, {}, {n: tally[0] for n, tally in tallies.items()}, {})

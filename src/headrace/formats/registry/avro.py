@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 from headrace.errors import ConfigError, DataError
+from headrace.formats.avro import Schema, UnboundedSchema, parse_schema, reader, schema_text, writer
 from headrace.formats.registry import wire
 from headrace.formats.registry.client import Registry, RegistrySchema
 from headrace.formats.registry.schema import (
@@ -17,9 +16,9 @@ from headrace.formats.registry.schema import (
     SubjectNameStrategy,
     checked_subject,
 )
+from headrace.formats.schema import unreadable, unwritable
 
 _KIND = "AVRO"
-_ROOT = "$root"
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class ConfluentRegistryAvroDeserializationSchema(RegistryDeserializationSchema):
 
     @staticmethod
     def for_generic(
-        schema: str | Mapping[str, Any] | list[Any] | None,
+        schema: Schema | None,
         schema_registry_url: str,
         registry_configs: Mapping[str, Any] | None = None,
     ) -> ConfluentRegistryAvroDeserializationSchema:
@@ -50,34 +49,27 @@ class ConfluentRegistryAvroDeserializationSchema(RegistryDeserializationSchema):
 
         `registry_configs` are settings under Confluent's names (`basic.auth.user.info`, `timeout` …).
         """
+        if schema is not None:
+            parse_schema(schema)
         text = None if schema is None else schema_text(schema)
-        if text is not None:
-            parsed(RegistrySchema(_KIND, text), {})
         return ConfluentRegistryAvroDeserializationSchema(Registry.of(schema_registry_url, registry_configs), text)
 
     def decoder(self, schema_id: int) -> Callable[[bytes], Any]:
         written = self.registry.schema(schema_id, _KIND)
-        imported = self.registry.imported(written)
         try:
-            writer = parsed(written, imported)
-        except ConfigError as error:
-            raise self.registry.nonsense(f"the schema with id {schema_id} is none: {error}") from None
+            as_written = _registered(self.registry, schema_id, written)
+        except UnboundedSchema as error:
+            raise DataError(str(error)) from None
         # The same text is the same shape: nothing has to be resolved.
         own = self.schema is None or self.schema == written.text
-        reader = None if own else parsed(RegistrySchema(_KIND, self.schema or ""), {})
-        # Compiled, it follows bytes that say "once more" until the stack is used up and the process gone: 5 kB do.
-        if is_recursive(writer):
-            from fastavro._read_py import schemaless_reader
-        else:
-            from fastavro import schemaless_reader
+        read = reader(as_written, None if own else parse_schema(self.schema or ""))
+        what = f"ConfluentRegistryAvroDeserializationSchema (schema id {schema_id})"
 
         def decode(message: bytes) -> Any:
             try:
-                return schemaless_reader(BytesIO(message[wire.HEADER_BYTES :]), writer, reader)
+                return read(message[wire.HEADER_BYTES :])
             except Exception as error:
-                raise DataError(
-                    f"these bytes cannot be read with the schema with id {schema_id}: {type(error).__name__}: {error}"
-                ) from error
+                raise unreadable(what, error) from error
 
         return decode
 
@@ -101,7 +93,7 @@ class ConfluentRegistryAvroSerializationSchema(RegistrySerializationSchema):
     @staticmethod
     def for_generic(
         subject: str | SubjectNameStrategy,
-        schema: str | Mapping[str, Any] | list[Any],
+        schema: Schema,
         schema_registry_url: str,
         registry_configs: Mapping[str, Any] | None = None,
     ) -> ConfluentRegistryAvroSerializationSchema:
@@ -110,84 +102,39 @@ class ConfluentRegistryAvroSerializationSchema(RegistrySerializationSchema):
         `registry_configs` are settings under Confluent's names, `auto.register.schemas` (true), `use.latest.version`
         (false: else the newest schema of the subject is written with) and `normalize.schemas` (false) among them.
         """
-        text = schema_text(schema)
-        name = full_name(parsed(RegistrySchema(_KIND, text), {}))
+        name = _full_name(parse_schema(schema))
         if checked_subject(subject) in (SubjectNameStrategy.RECORD, SubjectNameStrategy.TOPIC_RECORD):
             SubjectNameStrategy.RECORD.subject(None, False, name)
         registry = Registry.of(schema_registry_url, registry_configs)
-        return ConfluentRegistryAvroSerializationSchema(registry, subject, None, False, text)
+        return ConfluentRegistryAvroSerializationSchema(registry, subject, None, False, schema_text(schema))
 
     def encoder(self) -> Callable[[Any], bytes]:
-        from fastavro import schemaless_writer
-
         given = RegistrySchema(_KIND, self.schema)
-        schema_id, schema = self.published(given, full_name(parsed(given, {})))
-        try:
-            writer = parsed(schema, self.registry.imported(schema))
-        except ConfigError as error:
-            raise self.registry.nonsense(f"the schema with id {schema_id} is none: {error}") from None
+        schema_id, schema = self.published(given, _full_name(parse_schema(self.schema)))
+        write = writer(_registered(self.registry, schema_id, schema))
         head = wire.header(schema_id)
+        what = f"ConfluentRegistryAvroSerializationSchema (schema id {schema_id})"
 
         def encode(element: Any) -> bytes:
-            out = BytesIO()
-            out.write(head)
             try:
-                schemaless_writer(out, writer, element)
+                return head + write(element)
             except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
-                raise DataError(f"this does not fit the schema with id {schema_id}: {reason}") from error
-            return out.getvalue()
+                raise unwritable(what, error) from error
 
         return encode
 
 
-def schema_text(schema: str | Mapping[str, Any] | list[Any]) -> str:
-    """A schema as it is registered."""
-    return schema if isinstance(schema, str) else json.dumps(schema)
-
-
-def parsed(schema: RegistrySchema, imported: Mapping[str, RegistrySchema]) -> Any:
-    """A schema as fastavro takes it. Raises `ConfigError` for what is none."""
+def _registered(registry: Registry, schema_id: int, schema: RegistrySchema) -> Any:
+    """A schema of the registry's, parsed with what it imports."""
     try:
-        from fastavro.repository import AbstractSchemaRepository
-        from fastavro.schema import load_schema
-    except ImportError:
-        raise ConfigError("Avro with a schema registry needs an extra: pip install 'headrace[avro,registry]'") from None
-
-    waiting = {**imported, _ROOT: schema}
-
-    class Once(AbstractSchemaRepository):
-        """Each name is asked for once; fastavro would follow a circle until the process is gone."""
-
-        def load(self, name: str) -> Any:
-            return json.loads(waiting.pop(name).text)
-
-    try:
-        return load_schema(_ROOT, repo=Once())
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise ConfigError(f"this is no Avro schema ({reason}): {schema.text:.200}") from error
+        return parse_schema(schema.text, {name: one.text for name, one in registry.imported(schema).items()})
+    except UnboundedSchema as error:
+        raise UnboundedSchema(f"the schema with id {schema_id} is not used: {error}") from None
+    except ConfigError as error:
+        raise registry.nonsense(f"the schema with id {schema_id} is none: {error}") from None
 
 
-def full_name(schema: Any) -> str | None:
+def _full_name(schema: Any) -> str | None:
     """The full name of a parsed schema; None if it has none."""
     name = schema.get("name") if isinstance(schema, dict) else None
     return None if name is None else str(name)
-
-
-def is_recursive(schema: Any, inside: frozenset[str] = frozenset()) -> bool:
-    """Whether a value of a parsed schema may hold another of the same type.
-
-    >>> is_recursive({"type": "record", "name": "N", "fields": [{"name": "next", "type": ["null", "N"]}]})
-    True
-    """
-    match schema:
-        case str():
-            return schema in inside
-        case list():
-            return any(is_recursive(branch, inside) for branch in schema)
-        case {"type": "record" | "error", "name": str(name), "fields": list(types)}:
-            return any(is_recursive(field["type"], inside | {name}) for field in types)
-        case {"type": "array", "items": inner} | {"type": "map", "values": inner} | {"type": dict() | list() as inner}:
-            return is_recursive(inner, inside)
-    return False

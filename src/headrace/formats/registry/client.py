@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from headrace.common.secrets import is_reference, resolve
 from headrace.errors import ConfigError, DataError, ExternalError, HeadraceError
+from headrace.formats.library import library
 
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -93,7 +94,7 @@ class Registry:
     @classmethod
     def of(cls, url: str, configs: Mapping[str, Any] | None = None) -> Self:
         """Checks the settings, and asks nothing. Raises `ConfigError`."""
-        require_extra()
+        library("confluent_kafka.schema_registry", "registry")
         for address in url.split(",") if isinstance(url, str) else [""]:
             parts = urlsplit(address.strip())
             if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -326,16 +327,6 @@ def _confluent(schema: RegistrySchema) -> Schema:
 
     references = [SchemaReference(one.name, one.subject, one.version) for one in schema.references]
     return Schema(schema.text, schema.kind, references)
-
-
-def require_extra() -> None:
-    """Raises `ConfigError` if confluent-kafka's client for registries is not installed."""
-    try:
-        import confluent_kafka.schema_registry  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"a schema registry needs an extra ({error.name} is missing): pip install 'headrace[registry]'"
-        ) from None
 
 
 def _checked(name: str, value: Any) -> Setting:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.errors import ConfigError, DataError
+from headrace.formats.library import library
 from headrace.formats.registry import wire
 from headrace.formats.registry.client import Registry, RegistrySchema
 from headrace.formats.registry.schema import (
@@ -16,6 +17,7 @@ from headrace.formats.registry.schema import (
     SubjectNameStrategy,
     checked_subject,
 )
+from headrace.formats.schema import unreadable, unwritable
 
 _KIND = "JSON"
 
@@ -50,13 +52,14 @@ class ConfluentRegistryJsonDeserializationSchema(RegistryDeserializationSchema):
                 check = validator(written, self.registry.imported(written), f"the schema with id {schema_id}")
             except ConfigError as error:
                 raise self.registry.nonsense(f"the schema with id {schema_id} is none: {error}") from None
-        loads = _loads()
+        loads = library("orjson", "json").loads
+        what = f"ConfluentRegistryJsonDeserializationSchema (schema id {schema_id})"
 
         def decode(message: bytes) -> Any:
             try:
                 value = loads(message[wire.HEADER_BYTES :])
             except Exception as error:
-                raise DataError(f"this is no JSON: {error}") from error
+                raise unreadable(what, error) from error
             check(value)
             return value
 
@@ -110,41 +113,41 @@ class ConfluentRegistryJsonSerializationSchema(RegistrySerializationSchema):
             except ConfigError as error:
                 raise self.registry.nonsense(f"the schema with id {schema_id} is none: {error}") from None
         head = wire.header(schema_id)
-        dumps = _dumps()
+        orjson = library("orjson", "json")
+        loads, dumps, validates = orjson.loads, orjson.dumps, self.validate
+        what = f"ConfluentRegistryJsonSerializationSchema (schema id {schema_id})"
 
         def encode(element: Any) -> bytes:
-            check(element)
             try:
-                return head + dumps(element)
+                written: bytes = dumps(element)
             except Exception as error:
-                raise DataError(f"this cannot be written as JSON: {error}") from error
+                raise unwritable(what, error) from error
+            if validates:
+                # What will be read is checked: a dataclass is an object by then, and NaN null.
+                check(loads(written))
+            return head + written
 
         return encode
 
 
 def validator(schema: RegistrySchema, imported: Mapping[str, RegistrySchema], named: str) -> Callable[[Any], None]:
     """What raises `DataError` for a value that is not as the schema says. Raises `ConfigError` for no schema."""
-    try:
-        from jsonschema import ValidationError
-        from jsonschema.validators import validator_for
-        from referencing import Registry as Resources
-        from referencing.jsonschema import DRAFT7
-    except ImportError:
-        raise ConfigError("JSON Schema with a registry needs an extra: pip install 'headrace[registry]'") from None
+    jsonschema, referencing = library("jsonschema", "registry"), library("referencing", "registry")
+    drafts = library("referencing.jsonschema", "registry")
     try:
         content = json.loads(schema.text)
-        kind = validator_for(content)
+        kind = jsonschema.validators.validator_for(content)
         kind.check_schema(content)
-        others = [(name, DRAFT7.create_resource(json.loads(one.text))) for name, one in imported.items()]
+        others = [(name, drafts.DRAFT7.create_resource(json.loads(one.text))) for name, one in imported.items()]
         # With resources of its own it fetches none from addresses that a schema names.
-        checker = kind(content, registry=Resources().with_resources(others))
+        checker = kind(content, registry=referencing.Registry().with_resources(others))
     except Exception as error:
         raise ConfigError(f"this is no JSON Schema ({type(error).__name__}): {schema.text:.200}") from error
 
     def check(value: Any) -> None:
         try:
             checker.validate(value)
-        except ValidationError as error:
+        except jsonschema.ValidationError as error:
             raise DataError(f"this is not as {named} says: at {error.json_path}: {error.message:.300}") from None
         except Exception as error:
             raise DataError(f"this cannot be checked by {named}: {type(error).__name__}: {error}") from error
@@ -160,19 +163,3 @@ def _title(text: str) -> str | None:
 
 def _nothing(value: Any) -> None:
     pass
-
-
-def _loads() -> Callable[[bytes], Any]:
-    try:
-        import orjson
-    except ImportError:
-        return json.loads
-    return orjson.loads
-
-
-def _dumps() -> Callable[[Any], bytes]:
-    try:
-        import orjson
-    except ImportError:
-        return lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-    return orjson.dumps

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import ConfigError, DataError
+from headrace.errors import DataError
+from headrace.formats.protobuf import checked_class
 from headrace.formats.registry import wire
 from headrace.formats.registry.client import Reference, Registry, RegistrySchema
 from headrace.formats.registry.schema import (
@@ -17,6 +18,7 @@ from headrace.formats.registry.schema import (
     SubjectNameStrategy,
     checked_subject,
 )
+from headrace.formats.schema import unreadable, unwritable
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -47,7 +49,7 @@ class ConfluentRegistryProtobufDeserializationSchema(RegistryDeserializationSche
 
         `registry_configs` are settings under Confluent's names (`basic.auth.user.info`, `timeout` …).
         """
-        check_class(message_class)
+        checked_class(message_class)
         registry = Registry.of(schema_registry_url, registry_configs)
         return ConfluentRegistryProtobufDeserializationSchema(registry, message_class)
 
@@ -59,6 +61,7 @@ class ConfluentRegistryProtobufDeserializationSchema(RegistryDeserializationSche
             raise self.registry.nonsense(f"the schema with id {schema_id} is none: {error}") from None
         parse = self.message_class.FromString
         wanted = self.message_class.DESCRIPTOR.full_name
+        what = f"ConfluentRegistryProtobufDeserializationSchema({wanted}, schema id {schema_id})"
         right: set[tuple[int, ...]] = set()
 
         def decode(message: bytes) -> Any:
@@ -66,13 +69,15 @@ class ConfluentRegistryProtobufDeserializationSchema(RegistryDeserializationSche
             if indexes not in right:
                 names = set(names_at(outline, indexes))
                 if wanted not in names:
-                    what = f"{' or '.join(sorted(names))}" if names else f"none: there is no message at {list(indexes)}"
-                    raise DataError(f"by the schema with id {schema_id} this is no {wanted}, but {what}")
+                    found = (
+                        f"{' or '.join(sorted(names))}" if names else f"none: there is no message at {list(indexes)}"
+                    )
+                    raise DataError(f"by the schema with id {schema_id} this is no {wanted}, but {found}")
                 right.add(indexes)
             try:
                 return parse(message[start:])
             except Exception as error:
-                raise DataError(f"these bytes are no {wanted}: {error}") from error
+                raise unreadable(what, error) from error
 
         return decode
 
@@ -104,7 +109,7 @@ class ConfluentRegistryProtobufSerializationSchema(RegistrySerializationSchema):
 
         `registry_configs` are as `ConfluentRegistryAvroSerializationSchema` has them.
         """
-        check_class(message_class)
+        checked_class(message_class)
         registry = Registry.of(schema_registry_url, registry_configs)
         return ConfluentRegistryProtobufSerializationSchema(
             registry, checked_subject(subject), None, False, message_class
@@ -118,15 +123,16 @@ class ConfluentRegistryProtobufSerializationSchema(RegistrySerializationSchema):
         else:
             schema_id, _ = self.published(self._with_imports(file), descriptor.full_name)
         head = wire.header(schema_id) + wire.write_indexes(indexes_of(descriptor))
-        expected = self.message_class
+        expected, serialize = self.message_class, self.message_class.SerializeToString
+        what = f"ConfluentRegistryProtobufSerializationSchema({descriptor.full_name}, schema id {schema_id})"
 
         def encode(element: Any) -> bytes:
-            if not isinstance(element, expected):
-                raise DataError(f"a {type(element).__name__} was given, and has to be a {descriptor.full_name}")
             try:
-                return head + element.SerializeToString()
+                if type(element) is not expected:
+                    raise TypeError(f"it is a {type(element).__name__}")
+                return head + serialize(element)
             except Exception as error:
-                raise DataError(f"this cannot be written as {descriptor.full_name}: {error}") from error
+                raise unwritable(what, error) from error
 
         return encode
 
@@ -233,15 +239,3 @@ def indexes_of(descriptor: Any) -> list[int]:
         yield [one.full_name for one in siblings].index(message.full_name)
 
     return list(way(descriptor))
-
-
-def check_class(message_class: Any) -> None:
-    """Raises `ConfigError` for what is no class of messages."""
-    try:
-        from google.protobuf.message import Message
-    except ImportError:
-        raise ConfigError(
-            "Protobuf with a schema registry needs an extra: pip install 'headrace[protobuf,registry]'"
-        ) from None
-    if not isinstance(message_class, type) or not issubclass(message_class, Message):
-        raise ConfigError(f"a class that protoc has made is needed, got {message_class!r:.100}")

@@ -109,10 +109,21 @@ def test_the_newest_version_cannot_be_had_while_schemas_are_registered() -> None
     "schema", ["nonsense", "", {"type": "what"}, {"type": "record"}, 7, ["feeds.Unknown"], ["$root"]]
 )
 def test_what_is_no_avro_schema_is_refused_when_it_is_given(schema: Any) -> None:
-    with pytest.raises(ConfigError, match="no Avro schema"):
+    with pytest.raises(ConfigError, match="the Avro schema cannot be used"):
         ConfluentRegistryAvroDeserializationSchema.for_generic(schema, URL)
-    with pytest.raises(ConfigError, match="no Avro schema"):
+    with pytest.raises(ConfigError, match="the Avro schema cannot be used"):
         ConfluentRegistryAvroSerializationSchema.for_generic("s", schema, URL)
+
+
+def test_an_avro_schema_is_given_as_the_formats_take_it() -> None:
+    for text in ("string", '"string"'):
+        assert ConfluentRegistryAvroDeserializationSchema.for_generic(text, URL).schema == '"string"'
+        assert ConfluentRegistryAvroSerializationSchema.for_generic("s", text, URL).schema == '"string"'
+    endless: Any = {"type": "array", "items": "null"}
+    with pytest.raises(ConfigError, match="no bounds"):
+        ConfluentRegistryAvroDeserializationSchema.for_generic(endless, URL)
+    with pytest.raises(ConfigError, match="no bounds"):
+        ConfluentRegistryAvroSerializationSchema.for_generic("s", endless, URL)
 
 
 @pytest.mark.parametrize("schema", ["nonsense", {"type": "what"}, {"type": 7}, 7])
@@ -123,7 +134,7 @@ def test_what_is_no_json_schema_is_refused_when_it_is_given(schema: Any) -> None
 
 @pytest.mark.parametrize("given", [None, int, Timestamp(), "feeds.Item"])
 def test_what_is_no_message_class_is_refused_when_it_is_given(given: Any) -> None:
-    with pytest.raises(ConfigError, match="a class that protoc has made"):
+    with pytest.raises(ConfigError, match="a class of Protobuf messages is needed"):
         ConfluentRegistryProtobufDeserializationSchema.for_specific(given, URL)
 
 
@@ -150,21 +161,19 @@ def test_a_subject_after_the_topic_needs_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "make", "extras"),
+    ("module", "make", "extra"),
     [
         ("confluent_kafka.schema_registry", "read JSON", "registry"),
-        ("fastavro.schema", "read Avro", "avro,registry"),
-        ("fastavro.schema", "write Avro", "avro,registry"),
+        ("fastavro", "read Avro", "avro"),
+        ("fastavro", "write Avro", "avro"),
         ("jsonschema", "write JSON", "registry"),
-        ("google.protobuf.message", "read Protobuf", "protobuf,registry"),
+        ("google.protobuf.message", "read Protobuf", "protobuf"),
     ],
 )
-def test_an_extra_that_is_missing_is_named(
-    monkeypatch: pytest.MonkeyPatch, module: str, make: str, extras: str
-) -> None:
+def test_an_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, module: str, make: str, extra: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
 
-    with pytest.raises(ConfigError, match=rf"pip install 'headrace\[{extras}\]'"):
+    with pytest.raises(ConfigError, match=rf"pip install 'headrace\[{extra}\]'"):
         MAKERS[make]({})
 
 
