@@ -140,6 +140,16 @@ class Custom:
 Place: TypeAlias = Earliest | Latest | Committed | AtTime | Given | Custom
 
 
+def _is_number(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number.bit_length() < 64
+
+
+def _checked_strategy(strategy: KafkaOffsetResetStrategy, setter: str) -> KafkaOffsetResetStrategy:
+    if not isinstance(strategy, KafkaOffsetResetStrategy):
+        raise ConfigError(f"`{setter}` takes a KafkaOffsetResetStrategy, got {type(strategy).__name__}")
+    return strategy
+
+
 @dataclass(frozen=True, slots=True)
 class KafkaOffsetsInitializer:
     """Where in its partitions a source starts or stops. Made by the static methods.
@@ -156,7 +166,7 @@ class KafkaOffsetsInitializer:
         offset_reset_strategy: KafkaOffsetResetStrategy = KafkaOffsetResetStrategy.NONE,
     ) -> KafkaOffsetsInitializer:
         """What is committed to the source's group; `offset_reset_strategy` where nothing is (NONE: an error)."""
-        return KafkaOffsetsInitializer(Committed(), offset_reset_strategy)
+        return KafkaOffsetsInitializer(Committed(), _checked_strategy(offset_reset_strategy, "committed_offsets"))
 
     @staticmethod
     def timestamp(timestamp: int) -> KafkaOffsetsInitializer:
@@ -164,6 +174,8 @@ class KafkaOffsetsInitializer:
 
         Later records may still have earlier timestamps. Raises `ConfigError` for a negative one.
         """
+        if not _is_number(timestamp):
+            raise ConfigError(f"`timestamp` takes milliseconds since 1970, a whole number, got {timestamp!r:.200}")
         if timestamp < 0:
             raise ConfigError(f"the timestamp {timestamp} is negative; give milliseconds since 1970")
         return KafkaOffsetsInitializer(AtTime(timestamp), KafkaOffsetResetStrategy.LATEST)
@@ -188,13 +200,19 @@ class KafkaOffsetsInitializer:
         *Differences from PyFlink*: NONE fails only for a partition that has no committed offset either; without a
         group id the group is not asked (FLINK-39193).
         """
+        if not isinstance(offsets, Mapping):
+            raise ConfigError(f"`offsets` takes a dict of partitions and offsets, got {type(offsets).__name__}")
         for partition, offset in offsets.items():
+            if not isinstance(partition, KafkaTopicPartition) or not _is_number(offset):
+                pair = f"{partition!r:.200}: {offset!r:.200}"
+                raise ConfigError(f"`offsets` takes KafkaTopicPartition and whole numbers, and {pair} is in it")
             if offset < COMMITTED_OFFSET:
                 raise ConfigError(
                     f"the offset {offset} of {partition} is negative; offsets begin with 0 (-1: its end, -2: its "
                     "beginning, -3: what is committed to the group)"
                 )
-        return KafkaOffsetsInitializer(Given(tuple(sorted(offsets.items()))), offset_reset_strategy)
+        strategy = _checked_strategy(offset_reset_strategy, "offsets")
+        return KafkaOffsetsInitializer(Given(tuple(sorted(offsets.items()))), strategy)
 
     @staticmethod
     def of(initializer: KafkaOffsetsInitializer | OffsetsInitializer, setter: str = "of") -> KafkaOffsetsInitializer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any, NamedTuple, TypeAlias
 
 from headrace.common.serialization import SerializationSchema, Serializer, serializer_of
@@ -207,9 +208,10 @@ class BuiltSchema(KafkaRecordSerializationSchema):
             partition = None
             if partitioner is not None:
                 partitions = context.look_up(topic)
-                partition = partitioner.partition(element, key, value, topic, partitions)
-                if partition not in partitions:
-                    raise DataError(f"the partitioner gave {partition!r}, and topic {topic!r} has {partitions}")
+                chosen = partitioner.partition(element, key, value, topic, partitions)
+                if chosen not in partitions or not hasattr(chosen, "__index__"):
+                    raise DataError(f"the partitioner gave {chosen!r}, and topic {topic!r} has {partitions}")
+                partition = index(chosen)
             return topic, value, key, partition, timestamp if timestamp >= 0 else None, headers
 
         return make

@@ -193,6 +193,54 @@ def test_what_a_method_does_not_take_is_refused_in_its_name(kind: type, method: 
                 getattr(kind(), method)(*(["group.id"] if method == "set_property" else []), wrong)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        KafkaOffsetsInitializer.timestamp,
+        KafkaOffsetsInitializer.offsets,
+        KafkaOffsetsInitializer.committed_offsets,
+        lambda wrong: KafkaOffsetsInitializer.offsets({KafkaTopicPartition("t", 0): wrong}),
+        lambda wrong: KafkaOffsetsInitializer.offsets({wrong: 0}),
+        lambda wrong: KafkaOffsetsInitializer.offsets({}, wrong),
+    ],
+)
+def test_offsets_of_wrong_types_are_refused(make: Callable[[Any], object]) -> None:
+    for wrong in (None, "earliest", 1.5, float("nan"), True, 1 << 63, ("t", 0), b"x"):
+        with pytest.raises(ConfigError, match=r"`(timestamp|offsets|committed_offsets)` takes"):
+            make(wrong)
+
+
+class Chooses(KafkaPartitioner):
+    def __init__(self, chosen: Any) -> None:
+        self.chosen = chosen
+
+    def partition(
+        self, record: Any, key: bytes | None, value: bytes | None, target_topic: str, partitions: Sequence[int]
+    ) -> int:
+        return self.chosen
+
+
+def test_what_a_partitioner_gives_is_a_partitions_number() -> None:
+    context = KafkaSinkContext(0, 1, lambda topic: (0, 1))
+    builder = KafkaRecordSerializationSchema.builder().set_topic("t").set_value_serialization_schema(str.encode)
+
+    class Index:
+        def __index__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            return other == 1
+
+        __hash__ = None  # type: ignore[assignment]
+
+    made = builder.set_partitioner(Chooses(Index())).build().serialize("x", context, None)
+    assert made is not None
+    assert (made.partition, type(made.partition)) == (1, int)
+    for wrong in (2, -1, None, 1.0, "1"):
+        with pytest.raises(DataError, match="the partitioner gave"):
+            builder.set_partitioner(Chooses(wrong)).build().serialize("x", context, None)
+
+
 def test_what_is_nearly_right_is_refused_with_what_is() -> None:
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: source().set_rate_limit(True), "above 0, got True"),
