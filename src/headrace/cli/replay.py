@@ -41,8 +41,9 @@ from headrace.kafka import (
     KafkaSink,
     KafkaSinkContext,
 )
-from headrace.kafka.client.protocol import TopicDescription
+from headrace.kafka.client.protocol import Failure
 from headrace.kafka.dead_letters import REPLAYS, replays
+from headrace.kafka.failures import error_of
 from headrace.plan.graph import Plan
 from headrace.runtime.signals import stopped_by_signals
 
@@ -253,7 +254,10 @@ class Replay:
     def _topic_id(self) -> str | None:
         with self._cluster.admin(f"topic {self._topic!r} could not be described") as admin:
             described = admin.describe_topics([self._topic])[self._topic]
-        return described.topic_id if isinstance(described, TopicDescription) else None
+        if isinstance(described, Failure):
+            # With another answer here all letters would look as if they had not been sent.
+            raise error_of(f"topic {self._topic!r} could not be described", described, self._cluster.servers)
+        return described.topic_id
 
     def _sink(self) -> KafkaSink:
         builder = (

@@ -87,7 +87,10 @@ def transactions(
             admin.cluster_id()
             limit = admin.broker_setting(_MAX_SETTING)
             with cluster.transactions() as asked:
-                found = find_open(admin, asked, only or None)
+                looked = find_open(admin, asked, only or None)
+        found = list(looked.transactions)
+        for partition, failure in sorted(looked.untold.items()):
+            click.echo(f"not known of {partition}, where more may be open: {failure}", err=True)
         now_ms = int(time.time() * 1000)
         if hanging:
             maximum_ms = _DEFAULT_MAX_MS if limit is None else int(limit)
@@ -190,6 +193,9 @@ def _abort(cluster: Cluster, admin: Admin, transactions: TransactionAdmin, trans
     if not yes:
         click.confirm("Abort it?", abort=True)
     if one.state == HANGING:
+        # Whoever was asked took some time to answer.
+        if _find(admin, transactions, transactional_id) != one:
+            raise ExternalError(f"transaction {transactional_id} is not what it was; look again, nothing was aborted")
         abort_hanging(transactions, one)
     else:
         _shut_out(cluster, transactional_id)
@@ -210,7 +216,8 @@ def _is_same(left: OpenTransaction, one: OpenTransaction) -> bool:
 
 
 def _find(admin: Admin, transactions: TransactionAdmin, transactional_id: str) -> OpenTransaction | None:
-    return next((o for o in find_open(admin, transactions) if o.transactional_id == transactional_id), None)
+    found = find_open(admin, transactions).transactions
+    return next((one for one in found if one.transactional_id == transactional_id), None)
 
 
 def _shut_out(cluster: Cluster, transactional_id: str) -> None:

@@ -67,15 +67,26 @@ class OpenTransaction:
         return self.since_ms is not None and now_ms - self.since_ms > age_ms
 
 
-def find_open(
-    admin: Admin, transactions: TransactionAdmin, topics: Sequence[str] | None = None
-) -> list[OpenTransaction]:
-    """The open transactions of a cluster, the oldest first; with `topics` only those that are open in one of them.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The open transactions, the oldest first, and the partitions in which more may be open, as their leaders, for the
+    reasons that they give, do not say."""
 
-    Raises `ClientError`. What this principal may not describe is left out.
+    transactions: tuple[OpenTransaction, ...]
+    untold: Mapping[KafkaTopicPartition, Failure]
+
+
+def find_open(admin: Admin, transactions: TransactionAdmin, topics: Sequence[str] | None = None) -> Found:
+    """The open transactions of a cluster; with `topics` only those that are open in one of them.
+
+    Raises `ClientError`, also for one of `topics` that cannot be described. What else this principal may not describe
+    is left out.
     """
     names = admin.topic_names() if topics is None else list(topics)
     described = admin.describe_topics(names) if names else {}
+    for topic in described.values():
+        if topics is not None and isinstance(topic, Failure):
+            raise ClientError(topic)
     partitions = [
         KafkaTopicPartition(topic.name, number)
         for topic in described.values()
@@ -93,7 +104,11 @@ def find_open(
     hanging = unknown_to_coordinators(opened, before, after)
     ids = {number: name for name, number in transactions.transactional_ids().items()} if hanging else {}
     found = assemble(opened, after, hanging, behind, ids)
-    return found if topics is None else [one for one in found if any(b.partition.topic in topics for b in one.blocks)]
+    if topics is not None:
+        found = [one for one in found if any(b.partition.topic in topics for b in one.blocks)]
+    answers = {**{p: stable[p] for p in partitions}, **{p: ends[p] for p in partitions}, **before, **after}
+    untold = {partition: said for partition, said in answers.items() if isinstance(said, Failure)}
+    return Found(tuple(found), untold)
 
 
 def _int(offset: int | Failure | None) -> int:
@@ -210,9 +225,12 @@ def abort(producer: Producer, timeout_s: float) -> None:
 
 
 def abort_hanging(transactions: TransactionAdmin, one: OpenTransaction) -> None:
-    """End a transaction that no coordinator knows, in each partition. Raises `ClientError`."""
-    said = transactions.open_producers([blocked.partition for blocked in one.blocks])
-    for partition, found in said.items():
-        for own in _of(found):
-            if (own.producer_id, own.producer_epoch) == (one.producer_id, one.producer_epoch):
+    """End a transaction that no coordinator knows, where it still is what it was. Raises `ClientError`."""
+    begins = {blocked.partition: blocked.start for blocked in one.blocks}
+    for partition, found in transactions.open_producers(begins).items():
+        if isinstance(found, Failure):
+            raise ClientError(found)
+        for own in found:
+            is_it = (own.producer_id, own.producer_epoch) == (one.producer_id, one.producer_epoch)
+            if is_it and own.start_offset == begins[partition]:
                 transactions.abort(partition, own)

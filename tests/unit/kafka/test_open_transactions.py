@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,16 @@ import pytest
 from tests.kafka.certificates import Authority
 
 from headrace.errors import ConfigError
-from headrace.kafka.client.protocol import Failure, KafkaTopicPartition
+from headrace.kafka.client.protocol import (
+    ClientError,
+    Failure,
+    KafkaTopicPartition,
+    PartitionReplicas,
+    Position,
+    TopicDescription,
+)
 from headrace.kafka.client.transactions import OpenProducer, Transaction, client_options
-from headrace.kafka.open_transactions import Blocked, assemble, unknown_to_coordinators
+from headrace.kafka.open_transactions import Blocked, abort_hanging, assemble, find_open, unknown_to_coordinators
 
 A, B = KafkaTopicPartition("t", 0), KafkaTopicPartition("t", 1)
 KNOWN = Transaction("news-job-0a1b2c3d-0", "Ongoing", 7, 1, 2, 60_000, 5_000, (A, B))
@@ -35,6 +44,61 @@ def test_a_transaction_holds_back_a_partition_only_where_it_begins_first() -> No
 def test_a_partition_whose_leader_may_not_be_asked_is_shown_all_the_same() -> None:
     [one] = assemble([KNOWN], {A: Failure("TOPIC_AUTHORIZATION_FAILED", "no"), B: ()}, [], {}, {})
     assert one.blocks == (Blocked(A, None, 0), Blocked(B, None, 0))
+
+
+NO = Failure("TOPIC_AUTHORIZATION_FAILED", "no")
+
+
+class Cluster:
+    """Two partitions with something behind; the second's leader does not say what."""
+
+    def __init__(self) -> None:
+        self.aborted: list[tuple[KafkaTopicPartition, OpenProducer]] = []
+        self.hangs = producer(9, 4)
+
+    def topic_names(self) -> list[str]:
+        return ["t"]
+
+    def describe_topics(self, names: Iterable[str]) -> dict[str, Any]:
+        replicas = dict.fromkeys((0, 1), PartitionReplicas(0, (0,), (0,)))
+        there = TopicDescription("t", None, (0, 1), replicas=replicas)
+        return {name: there if name == "t" else Failure("UNKNOWN_TOPIC_OR_PART", "no") for name in names}
+
+    def list_offsets(self, partitions: Iterable[KafkaTopicPartition], position: Position) -> dict[Any, int]:
+        return dict.fromkeys(partitions, 4 if position is Position.STABLE else 9)
+
+    def open_producers(self, partitions: Iterable[KafkaTopicPartition]) -> dict[Any, Any]:
+        return {p: (self.hangs,) if p == A else NO for p in partitions}
+
+    def open_transactions(self) -> list[Transaction]:
+        return []
+
+    def transactional_ids(self) -> dict[str, int]:
+        return {"mine": 9}
+
+    def abort(self, partition: KafkaTopicPartition, own: OpenProducer) -> None:
+        self.aborted.append((partition, own))
+
+
+def test_partitions_whose_leaders_do_not_say_what_is_open_are_named_and_topics_that_are_not_there_too() -> None:
+    cluster: Any = Cluster()
+    found = find_open(cluster, cluster)
+    assert [one.transactional_id for one in found.transactions] == ["mine"]
+    assert found.untold == {B: NO}
+    with pytest.raises(ClientError, match="UNKNOWN_TOPIC_OR_PART"):
+        find_open(cluster, cluster, ["nowhere"])
+
+
+def test_only_what_hangs_still_is_aborted_and_a_leader_that_does_not_answer_is_an_error() -> None:
+    cluster: Any = Cluster()
+    (one,) = find_open(cluster, cluster).transactions
+    abort_hanging(cluster, one)
+    assert cluster.aborted == [(A, cluster.hangs)]
+    cluster.hangs = producer(9, 6)  # its next one, of the same epoch
+    abort_hanging(cluster, one)
+    assert len(cluster.aborted) == 1
+    with pytest.raises(ClientError, match="TOPIC_AUTHORIZATION_FAILED"):
+        abort_hanging(cluster, replace(one, blocks=(Blocked(B, 4, 5),)))
 
 
 def test_what_begins_or_ends_while_it_is_asked_for_does_not_hang() -> None:

@@ -158,8 +158,9 @@ class Registry:
 
     def version(self, subject: str, schema: RegistrySchema) -> int:
         """The version of a schema that is registered."""
+        normalize = self.flag("normalize.schemas")
         try:
-            answer = self._ask(subject, lambda client: client.lookup_schema(subject, _confluent(schema)))
+            answer = self._ask(subject, lambda client: client.lookup_schema(subject, _confluent(schema), normalize))
         except _RefusedError as refusal:
             raise self._refused(subject, refusal) from None
         return self._number(answer.version)
@@ -216,6 +217,9 @@ class Registry:
         if isinstance(error, ValueError | TypeError | LookupError | AttributeError):
             return self.nonsense(f"asked for {what}, it gave an answer that cannot be read ({type(error).__name__})")
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        if "proxy" in dict(self.settings):
+            # Its text may quote the proxy's address, with a password.
+            reason = f"{type(error).__name__}, by way of `proxy`"
         cure = "`timeout` and `max.retries` say how long to wait"
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             cure = "`ssl.ca.location` names the certificates to trust"
@@ -292,9 +296,12 @@ class Registry:
             # What Confluent's own cloud wants besides, and others do not look at.
             settings.setdefault("bearer.auth.credentials.source", "STATIC_TOKEN")
             settings.setdefault("bearer.auth.logical.cluster", "")
+        if not str(settings.get("proxy", "http://")).startswith(("http://", "https://", "socks5://", "socks5h://")):
+            raise ConfigError("`proxy` has to begin with http://, https:// or socks5://, for the schema registry")
         try:
             return _client_for(tuple(sorted(settings.items())))
-        except Exception as error:  # noqa: BLE001 - a file that is not there, or no certificate; another name of a setting
+        except Exception as raised:  # noqa: BLE001 - a file that is not there, or no certificate; another name of a setting
+            error = f"{type(raised).__name__}, with `proxy` set" if "proxy" in settings else str(raised)
             raise ConfigError(
                 f"no client for the schema registry at {self.url} can be made with these settings: {error}"
             ) from None

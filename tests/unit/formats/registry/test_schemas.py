@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
@@ -22,7 +23,7 @@ from headrace.datastream.formats.registry import (
 )
 from headrace.errors import ConfigError, DataError
 from headrace.formats.registry import wire
-from headrace.formats.registry.client import Registry
+from headrace.formats.registry.client import Registry, RegistrySchema
 from headrace.formats.registry.protobuf import indexes_of, names_at, outline_of
 
 URL = "http://localhost:8081"
@@ -244,3 +245,25 @@ def test_any_text_is_a_file_or_a_value_error(text: str) -> None:
         outline_of(text)
     except ValueError:
         return
+
+
+def test_a_proxy_without_its_scheme_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROXY", f"{LOGIN}@proxy.local:3128")
+    for proxy in (f"{LOGIN}@proxy.local:3128", "env:PROXY"):
+        with pytest.raises(ConfigError, match="`proxy` has to begin with http://") as refused:
+            Registry.of(URL, {"proxy": proxy}).latest("prices-value", "AVRO")
+        assert LOGIN.partition(":")[2] not in str(refused.value)
+
+
+def test_what_is_registered_normalized_is_looked_up_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    class Client:
+        def lookup_schema(self, subject: str, schema: Any, normalize_schemas: bool = False) -> Any:
+            asked.append(normalize_schemas)
+            return SimpleNamespace(version=3)
+
+    monkeypatch.setattr(Registry, "_client", lambda self: Client())
+    assert Registry.of(URL, {"normalize.schemas": True}).version("s", RegistrySchema("AVRO", "{}")) == 3
+    assert Registry.of(URL).version("s", RegistrySchema("AVRO", "{}")) == 3
+    assert asked == [True, False]
