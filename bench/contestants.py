@@ -79,6 +79,7 @@ JOBS = {
         encoding="protobuf",
     ),
     "struct": Job("JSON as msgspec Structs", "at-least-once", "schema_map.py", "struct", extra=("--schema", "struct")),
+    "tolerant": Job("JSON map whose records may fail", "at-least-once", "json_map.py", "map", extra=("--tolerant",)),
     "metrics": Job("JSON map whose metrics are read each second", "at-least-once", "json_map.py", "map"),
     "keyed": Job("count over 5,000 keys, exactly-once", "exactly-once", "keyed_count.py", "count", "KeyedCount"),
 }

@@ -37,6 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--schema", choices=("json", "avro", "protobuf", "struct"), help="what records are read with")
     parser.add_argument("--lanes", type=int, default=1, help="the job's parallelism")
     parser.add_argument("--metrics", action="store_true", help="show metrics, at any port")
+    parser.add_argument("--tolerant", action="store_true", help="drop records that an operator fails on")
     parser.add_argument("--work-us", type=int, default=0, help="CPU time that the function takes beside its work")
     return parser.parse_args()
 
@@ -50,6 +51,11 @@ def environment(options: argparse.Namespace) -> StreamExecutionEnvironment:
     env = StreamExecutionEnvironment.get_execution_environment(configuration)
     env.set_parallelism(options.lanes)
     env.enable_checkpointing(1000)
+    if options.tolerant:
+        # PyFlink has no such thing.
+        from headrace.datastream import ErrorPolicy
+
+        env.on_error(ErrorPolicy.drop())
     return env
 
 
