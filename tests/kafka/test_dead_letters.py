@@ -242,8 +242,9 @@ def test_what_is_dropped_is_logged_and_nothing_of_it_is_written(
     with caplog.at_level(logging.WARNING, "headrace"):
         env.execute("lag")
     assert sorted(message.value() or b"" for message in read(servers, out)) == sorted(GOOD * 2)
-    (said,) = [record.getMessage() for record in caplog.records if "dropped" in record.getMessage()]
+    said, total = [record.getMessage() for record in caplog.records if "dropped" in record.getMessage()]
     assert f"topic {read_from}, partition 0, offset 2" in said
+    assert total == "`Map` failed on 1 records, which were dropped"
 
 
 def test_a_service_that_does_not_answer_is_no_fault_of_the_record(kafka: DevBroker, make_topic: Make) -> None:

@@ -8,6 +8,7 @@ Ctrl-C.
 
 from __future__ import annotations
 
+import errno
 import importlib
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -65,6 +66,11 @@ class _Commands(click.Group):
         except HeadraceError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(WRONG_SETTINGS if isinstance(error, ConfigError) else FAILED)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(FAILED)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
 

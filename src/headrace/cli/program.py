@@ -66,6 +66,8 @@ def run_program(
 
 def _is_refusal(error: Exception) -> bool:
     """Whether this is a TypeError or ValueError that Headrace raises for what the program gives it, as PyFlink does."""
+    if isinstance(error, HeadraceError):
+        return False
     frames = traceback.extract_tb(error.__traceback__)
     is_raised = bool(frames) and (frames[-1].line or "").startswith("raise ")
     return isinstance(error, TypeError | ValueError) and is_raised and frames[-1].filename.startswith(_OWN_CODE)

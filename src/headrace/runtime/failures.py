@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from headrace.connector import DeadLetter, Origin, RecordTooLarge, Stage
 from headrace.errors import (
@@ -95,6 +95,7 @@ class Failures:
         self._attempt = attempt
         self._clock = clock
         self._told_at: dict[int, float] = {}
+        self._has_said_all = False
 
     def count(self, node: Node, error: Exception, origin: Origin, index: int, at: Stage) -> None:
         """One more. The first of an operator is logged whole, of later ones one in ten seconds."""
@@ -106,6 +107,17 @@ class Failures:
             fate = "dropped" if node.dead_letters is None else "a dead letter"
             what = blamed(node, error, origin.describe(index), at)
             _LOG.warning("%s. The job goes on, the record is %s: number %d of this operator", what, fate, so_far)
+
+    def say_all(self, nodes: Iterable[Node]) -> None:
+        """Log how many there were, at the end; once."""
+        if self._has_said_all:
+            return
+        self._has_said_all = True
+        for node in nodes:
+            total = sum(count for (n, _), count in self.counts.items() if n == node.id)
+            if total:
+                fate = "were dropped" if node.dead_letters is None else "became dead letters"
+                _LOG.warning("`%s` failed on %d records, which %s", node.name, total, fate)
 
     def dead_letter(self, node: Node, error: Exception, origin: Origin, index: int, at: Stage) -> DeadLetter:
         """The record, with what happened to it."""

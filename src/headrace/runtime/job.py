@@ -440,7 +440,9 @@ class Job(JobClient):
         self._failed_record, self._record_failures = record, self._record_failures + 1 if is_same else 1
         if not is_same:
             return ""
-        return f"; the same record failed {self._record_failures} times in a row: starting again may not be enough"
+        return (
+            f"; the same record failed {self._record_failures} times in a row: a restart may not help, `on_error` may"
+        )
 
     def _explain_fencing(self, coordinator: Coordinator) -> OtherCopy | TimedOut | BackOff:
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, assert_never
 
 import cloudpickle
@@ -277,10 +279,35 @@ def generator_supplier(strategy: WatermarkStrategy, name: str) -> Callable[[], A
     return _copied(strategy.generator_supplier, what, "create that when it is called")  # type: ignore[no-any-return]
 
 
+class _Copier(cloudpickle.CloudPickler):  # type: ignore[misc]
+    """Copies functions, and leaves classes as they are: elements are of the program's own, whoever makes them."""
+
+    def __init__(self, out: BytesIO, classes: list[type[Any]]) -> None:
+        super().__init__(out)
+        self._classes = classes
+
+    def persistent_id(self, value: Any) -> int | None:
+        if not isinstance(value, type):
+            return None
+        self._classes.append(value)
+        return len(self._classes) - 1
+
+
+class _Copied(pickle.Unpickler):
+    def __init__(self, copied: BytesIO, classes: list[type[Any]]) -> None:
+        super().__init__(copied)
+        self._classes = classes
+
+    def persistent_load(self, pid: int) -> type[Any]:
+        return self._classes[pid]
+
+
 def _copied(function: Any, what: str, cure: str) -> Any:
     """A copy of what the program gave, so that nothing but state survives a restart."""
+    out, classes = BytesIO(), list[type[Any]]()
     try:
-        return cloudpickle.loads(cloudpickle.dumps(function))
+        _Copier(out, classes).dump(function)
+        return _Copied(BytesIO(out.getvalue()), classes).load()
     except Exception as error:
         raise ConfigError(
             f"{what} cannot be copied to where it runs: {error}. "

@@ -23,6 +23,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
+from io import BytesIO
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -368,9 +369,32 @@ def _own_names() -> dict[str, Any]:
     }
 
 
+class _Traveller(cloudpickle.CloudPickler):  # type: ignore[misc]
+    """Takes classes of the program's own file along by value, as far as that can be done."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, type) and value.__module__ == "__main__":
+            if hasattr(value, "__struct_fields__"):
+                # By value it would be a class without fields.
+                raise ConfigError(
+                    f"the class `{value.__qualname__}` of the program's own file is a msgspec Struct, which cannot be "
+                    "brought to workers; put it into a module beside the program, and import it"
+                )
+            if "__msgspec_cache__" in vars(value):
+                # What msgspec knows of a dataclass cannot be pickled, and is made again.
+                delattr(value, "__msgspec_cache__")
+        return super().reducer_override(value)
+
+
+def _dumps(value: Any) -> bytes:
+    out = BytesIO()
+    _Traveller(out).dump(value)
+    return bytes(out.getvalue())
+
+
 def _can_travel(name: str, value: Any) -> bool:
     try:
-        cloudpickle.dumps(value)
+        _dumps(value)
     except Exception as error:  # noqa: BLE001 - one that the plan needs is reported with the plan
         log.debug("`%s` of the program's file is not brought to the workers: %s", name, error)
         return False
@@ -381,12 +405,14 @@ def _pickled(plan: Plan) -> bytes:
     """The plan with the names of the program's own file: in one piece, as what they share is there once."""
     names = _own_names()
     try:
-        return bytes(cloudpickle.dumps((names, plan)))
+        return _dumps((names, plan))
     except Exception as error:  # noqa: BLE001 - if it is the plan's, it is reported below
         log.debug("not all of the program's file can be brought to the workers: %s", error)
     names = {name: value for name, value in names.items() if _can_travel(name, value)}
     try:
-        return bytes(cloudpickle.dumps((names, plan)))
+        return _dumps((names, plan))
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(
             f"the job cannot be brought to its workers: {type(error).__name__}: {error}. A function holds something "

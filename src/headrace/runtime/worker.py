@@ -534,6 +534,7 @@ class Worker:
 
     def _close(self) -> None:
         self._is_running = False
+        self._failures.say_all(self._nodes)
         gc.set_threshold(*self._gc_threshold)
         parts: list[Any] = [*self._operators.values(), *self._readers.values()]
         parts += [*self._writers.values(), *self._transactions.values()]

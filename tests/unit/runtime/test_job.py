@@ -263,7 +263,7 @@ def test_a_restart_says_when_the_same_record_failed_before(tmp_path: Path, caplo
     run_job(job_of(Numbers(limit=3_000), Map(fail)), with_folder(tmp_path / "c", **options))
 
     restarts = [message.partition("number ")[2] for message in caplog.messages if "restarting in" in message]
-    again = "1000 of split a; the same record failed {} times in a row: starting again may not be enough"
+    again = "1000 of split a; the same record failed {} times in a row: a restart may not help, `on_error` may"
     assert restarts == [
         "1000 of split a",
         again.format(2),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ipaddress
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.unit.runtime.endless import Ledger, LedgerSink, Numbers
 from tests.unit.runtime.test_job import (
@@ -27,6 +28,7 @@ from headrace.checkpoint.storage import CheckpointFolder
 from headrace.common import Types, WatermarkStrategy
 from headrace.common.watermark_strategy import TimestampAssigner
 from headrace.connector.builtin import PrintSink
+from headrace.datastream import StreamExecutionEnvironment
 from headrace.datastream.functions import MapFunction, RuntimeContext
 from headrace.datastream.state import ValueStateDescriptor
 from headrace.errors import ConfigError, InternalError, NotSupportedError, StateError
@@ -325,3 +327,20 @@ def test_an_operator_of_a_new_kind_is_passed_over_nowhere(tmp_path: Path) -> Non
     ):
         with pytest.raises(AssertionError, match="Expected code to be unreachable"):
             ask()
+
+
+def test_a_copied_function_makes_elements_of_the_programs_own_classes() -> None:
+    @dataclass
+    class Item:
+        cents: int
+
+    class Price(msgspec.Struct):
+        cents: int
+
+    for kind in (Item, Price):
+        # It keeps what it knows of a dataclass in the class, where nothing can copy it.
+        msgspec.json.decode(b'{"cents": 1}', type=kind)
+        stream = StreamExecutionEnvironment.get_execution_environment().from_collection([1, 2])
+        made = stream.map(lambda cents, kind=kind: kind(cents)).execute_and_collect(limit=2)
+        assert made == [kind(1), kind(2)]
+        assert type(made[0]) is kind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.processes import wait_until
 from tests.unit.runtime.endless import NumberEnumerator, Numbers, NumberSplit
@@ -37,7 +39,7 @@ from headrace.plan.graph import Filter, Map, PlanBuilder, ReadSource, WriteSink
 from headrace.runtime import team
 from headrace.runtime.coordinator import Coordinator
 from headrace.runtime.job import Job, run_job
-from headrace.runtime.team import Team
+from headrace.runtime.team import Team, _dumps
 
 LANES = 2
 SPLITS = ("a", "b", "c", "d")
@@ -591,3 +593,21 @@ def test_a_program_without_guard_runs_with_lambdas_and_classes_of_its_own_file_a
     assert done.returncode == 0, done.stderr
     expected = [f"Pair(number={3 * n}, text='<{n}>')" for n in range(5)]
     assert done.stdout == f"[{', '.join(expected)}] ['x']\n"
+
+
+def test_a_dataclass_that_msgspec_knows_travels_and_a_struct_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Item:
+        cents: int
+
+    class Price(msgspec.Struct):
+        cents: int
+
+    for kind in (Item, Price):
+        kind.__module__, kind.__qualname__ = "__main__", kind.__name__
+        monkeypatch.setattr(sys.modules["__main__"], kind.__name__, kind, raising=False)
+        msgspec.json.decode(b'{"cents": 1}', type=kind)
+    there: Any = pickle.loads(_dumps(lambda: Item(1)))
+    assert there().cents == 1
+    with pytest.raises(ConfigError, match=r"`Price` of the program's own file is a msgspec Struct.* into a module"):
+        _dumps(lambda: Price(1))
