@@ -45,6 +45,11 @@ _SUBJECT_WIDTH: Final = 36
 @click.option(
     "--parallelism", type=click.IntRange(min=1), help="Subtasks of operators without their own `set_parallelism`."
 )
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the job keeps checkpoints.  [default: .headrace beside the program]",
+)
 @click.option("-D", "settings", metavar="KEY=VALUE", multiple=True, callback=settings_of, help="A setting. Repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--strict", is_flag=True, help="Exit with 1 for a warning, too.")
@@ -52,6 +57,7 @@ def check(
     program: Path,
     arguments: tuple[str, ...],
     parallelism: int | None,
+    state_dir: Path | None,
     settings: Configuration,
     as_json: bool,
     strict: bool,
@@ -76,6 +82,8 @@ def check(
     """
     if parallelism is not None:
         settings = Configuration(settings).set_string(options.PARALLELISM.key, str(parallelism))
+    if state_dir is not None:
+        settings = Configuration(settings).set_string(options.CHECKPOINT_DIR.key, str(state_dir.absolute()))
     # What the program prints is not part of the answer.
     job = first_job(program, arguments, settings, contextlib.redirect_stdout(sys.stderr))
     if job is None:
