@@ -310,3 +310,24 @@ def test_a_certificate_is_checked_against_the_authority_that_is_named(serve: Ser
         reader(server.url, QUICK).deserialize(HELLO)
     with pytest.raises(ConfigError, match=r"no client for the schema registry .* can be made with these settings"):
         reader(server.url, {"ssl.ca.location": str(tmp_path / "nothing.pem")}).deserialize(HELLO)
+
+
+def test_an_error_on_the_way_through_a_proxy_has_its_cure_and_nothing_of_the_proxys_password(
+    serve: Serve, tmp_path: Path
+) -> None:
+    identity = Authority(tmp_path / "ca").sign("proxy", ["localhost"])
+    chain = tmp_path / "chain.pem"
+    chain.write_text(identity.key_pem() + identity.certificate_pem())
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(chain)
+    proxy = serve(RIGHT, tls=tls).url.replace("https://", "HTTPS://ada:opensesame@")
+
+    with pytest.raises(
+        ExternalError, match=r"by way of `proxy`.*`ssl\.ca\.location` names the certificates"
+    ) as untrusted:
+        reader("http://localhost:1", {**QUICK, "proxy": proxy}).deserialize(HELLO)
+    # Such a password belongs there percent-encoded: `opens` is read as a port.
+    with pytest.raises(ConfigError, match="with `proxy` set") as misread:
+        reader("http://localhost:1", {"proxy": "http://ada:opens/esame@localhost:1"}).deserialize(HELLO)
+
+    assert "opens" not in f"{untrusted.value} {misread.value}"

@@ -62,6 +62,7 @@ _FLAGS: Final[Mapping[str, bool]] = {
     "use.latest.version": False,
     "normalize.schemas": False,
 }
+_PROXIES: Final = ("http", "https", "socks5", "socks5h")
 _MAX_ID: Final = 2**32 - 1
 _SHOWN: Final = 300
 
@@ -216,13 +217,13 @@ class Registry:
             return ExternalError("no token for the schema registry came from `bearer.auth.issuer.endpoint.url`")
         if isinstance(error, ValueError | TypeError | LookupError | AttributeError):
             return self.nonsense(f"asked for {what}, it gave an answer that cannot be read ({type(error).__name__})")
+        cure = "`timeout` and `max.retries` say how long to wait"
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            cure = "`ssl.ca.location` names the certificates to trust"
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         if "proxy" in dict(self.settings):
             # Its text may quote the proxy's address, with a password.
             reason = f"{type(error).__name__}, by way of `proxy`"
-        cure = "`timeout` and `max.retries` say how long to wait"
-        if "CERTIFICATE_VERIFY_FAILED" in reason:
-            cure = "`ssl.ca.location` names the certificates to trust"
         return ExternalError(f"the schema registry at {self.url} did not answer, asked for {what} ({reason}); {cure}")
 
     def _answered(self, what: str, status: int, code: Any, text: str) -> Exception:
@@ -296,12 +297,14 @@ class Registry:
             # What Confluent's own cloud wants besides, and others do not look at.
             settings.setdefault("bearer.auth.credentials.source", "STATIC_TOKEN")
             settings.setdefault("bearer.auth.logical.cluster", "")
-        if not str(settings.get("proxy", "http://")).startswith(("http://", "https://", "socks5://", "socks5h://")):
+        if str(settings.get("proxy", "http://")).partition("://")[0].lower() not in _PROXIES:
             raise ConfigError("`proxy` has to begin with http://, https:// or socks5://, for the schema registry")
         try:
             return _client_for(tuple(sorted(settings.items())))
         except Exception as raised:  # noqa: BLE001 - a file that is not there, or no certificate; another name of a setting
-            error = f"{type(raised).__name__}, with `proxy` set" if "proxy" in settings else str(raised)
+            # As in `_error`; a package that is missing for a kind of proxy has to be named.
+            is_told = "proxy" not in settings or isinstance(raised, ImportError)
+            error = str(raised) if is_told else f"{type(raised).__name__}, with `proxy` set"
             raise ConfigError(
                 f"no client for the schema registry at {self.url} can be made with these settings: {error}"
             ) from None
