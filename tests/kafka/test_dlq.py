@@ -21,6 +21,8 @@ from tests.processes import wait_until
 
 from headrace.broker import DevBroker
 from headrace.checkpoint.storage import CheckpointFolder
+from headrace.cli.cluster import Cluster
+from headrace.cli.letters import letters_source
 from headrace.cli.main import main
 from headrace.common import WatermarkStrategy
 from headrace.connector import DeadLetter, DeliveryGuarantee, OriginalRecord, Stage
@@ -441,3 +443,22 @@ def test_letters_that_fail_again_come_behind_the_end_of_their_replay_and_are_lef
         job.cancel().result()
     assert len(read_all(letters.servers, letters.topic)) == 4 * count
     assert len(letters.arrived()) == 4 * count
+
+
+def test_a_topic_that_brokers_do_not_describe_is_an_error_and_nothing_looks_as_if_it_had_not_been_sent(
+    letters: Letters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters.write(letters.letter(1))
+    assert "sent 1 letters" in letters.run("replay").stdout
+    admin = AdminClient({"bootstrap.servers": letters.servers, "log_level": 2})
+
+    def and_then_it_is_gone(cluster: Cluster, topic: str) -> KafkaSource:
+        source = letters_source(cluster, topic)
+        admin.delete_topics([topic])[topic].result(TIMEOUT_S)
+        wait_until(lambda: topic not in admin.list_topics(timeout=TIMEOUT_S).topics, "the topic is gone")
+        return source
+
+    monkeypatch.setattr("headrace.cli.replay.letters_source", and_then_it_is_gone)
+    refused = letters.run("replay", "--dry-run", status=1)
+    assert f"topic '{letters.topic}' could not be described" in refused.stderr
+    assert refused.stdout == ""
