@@ -338,6 +338,38 @@ def test_a_transaction_that_no_coordinator_knows_is_found_and_aborted(
     assert [one["value"] for one in objects(servers, "tail", topic)] == ["behind"]
 
 
+def test_what_hangs_is_looked_at_again_once_somebody_has_agreed(
+    kafka: DevBroker,
+    make_topic: Callable[..., str],
+    topic_name: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    topic, own, servers = make_topic(), f"{topic_name('job')}-0a1b2c3d-0", kafka.bootstrap_servers
+    command = ["transactions", "--prefix", "job", "--abort", own]
+    now_ms = int(time.time() * 1000)
+
+    def answer(meanwhile: Callable[[], object]) -> Result:
+        with monkeypatch.context() as patch:
+            patch.setattr("headrace.cli.transactions.click.confirm", lambda *_, **__: meanwhile())
+            return run(servers, *command)
+
+    def another() -> None:
+        ok(servers, *command, "--yes")
+        leave_hanging(servers, topic, own, b"its next", now_ms)
+
+    with unverified(servers):
+        leave_hanging(servers, topic, own, b"late", now_ms)
+        refused = answer(another)
+    assert refused.exit_code == 1
+    assert f"transaction {own} is not what it was; look again, nothing was aborted" in refused.stderr
+    assert [one["state"] for one in objects(servers, "transactions", "--topic", topic)] == ["Hanging"]
+
+    # Others write on: it holds back more, and is the same.
+    aborted = answer(lambda: write(servers, topic, b"behind"))
+    assert aborted.exit_code == 0, aborted.output
+    assert [one["value"] for one in objects(servers, "tail", topic)] == ["behind"]
+
+
 def test_transactions_say_which_extra_they_need(kafka: DevBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kafka.admin", None)
     result = run(kafka.bootstrap_servers, "transactions")

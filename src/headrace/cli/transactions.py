@@ -193,8 +193,9 @@ def _abort(cluster: Cluster, admin: Admin, transactions: TransactionAdmin, trans
     if not yes:
         click.confirm("Abort it?", abort=True)
     if one.state == HANGING:
-        # Whoever was asked took some time to answer.
-        if _find(admin, transactions, transactional_id) != one:
+        # Whoever was asked took some time to answer; what others write meanwhile is no matter.
+        again = _find(admin, transactions, transactional_id)
+        if again is None or again.identity != one.identity:
             raise ExternalError(f"transaction {transactional_id} is not what it was; look again, nothing was aborted")
         abort_hanging(transactions, one)
     else:

@@ -62,6 +62,12 @@ class OpenTransaction:
     timeout_ms: int | None
     blocks: tuple[Blocked, ...]
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Equal for as long as it is the same transaction in the same state, however much it holds back."""
+        begins = tuple((blocked.partition, blocked.start) for blocked in self.blocks)
+        return self.transactional_id, self.state, self.producer_id, self.producer_epoch, begins
+
     def is_older_than(self, age_ms: int, now_ms: int) -> bool:
         """Whether it has been open for longer."""
         return self.since_ms is not None and now_ms - self.since_ms > age_ms
