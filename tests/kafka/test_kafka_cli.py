@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 from tests.kafka.hanging import leave_hanging, unverified
 from tests.kafka.jobs import TIMEOUT_S
-from tests.kafka.secured import PASSWORD, USER, Secured, plain_line, scram_line
+from tests.kafka.secured import MINIMAL_USER, PASSWORD, USER, Secured, plain_line, scram_line
 from tests.kafka.test_security import certified, java
 from tests.processes import wait_until
 
@@ -115,8 +116,8 @@ def test_partitions_without_leader_or_replicas_are_named() -> None:
 
 def test_a_topic_that_is_not_there_is_named(kafka: DevBroker, topic_name: Callable[[str], str]) -> None:
     missing = topic_name("missing")
-    for command in ("topics", "tail"):
-        result = run(kafka.bootstrap_servers, command, missing)
+    for command in (["topics", missing], ["tail", missing], ["transactions", "--topic", missing]):
+        result = run(kafka.bootstrap_servers, *command)
         assert result.exit_code == 1
         assert f"topic '{missing}'" in result.stderr
         assert "create the topic, or correct its name" in result.stderr
@@ -421,6 +422,49 @@ def test_open_transactions_of_a_secured_broker_are_found(
         aborted = CliRunner().invoke(main, [*command, "--prefix", topic.partition("-")[0], "--abort", own], input="y\n")
         assert aborted.exit_code == 0, aborted.output
         assert aborted.stdout.endswith(f"{own}: aborted\n")
+
+
+def test_partitions_whose_leaders_do_not_say_what_is_open_are_named_and_it_is_no_success(
+    secured: Secured, tmp_path: Path, topic_name: Callable[[str], str]
+) -> None:
+    seen, unseen, id_seen, id_unseen = (topic_name(hint) for hint in ("seen", "unseen", "job", "job"))
+    own, other = f"{id_seen}-0a1b2c3d-0", f"{id_unseen}-0a1b2c3d-0"
+    create_topics(secured.open_servers, {seen: 1, unseen: 1})
+    with unverified(secured.open_servers):
+        leave_hanging(secured.open_servers, seen, own, b"late", NOW_MS)
+        leave_hanging(secured.open_servers, unseen, other, b"late", NOW_MS)
+    properties = {**java(secured.ca), "sasl.jaas.config": plain_line(MINIMAL_USER)}
+    config = properties_file(tmp_path, {**properties, "bootstrap.servers": secured.servers})
+
+    def ask(*arguments: str) -> Result:
+        return CliRunner().invoke(main, ["kafka", "transactions", "--config", str(config), *arguments])
+
+    def may(operation: AclOperation, kind: ResourceType, name: str) -> AclBinding:
+        literal, allow = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
+        return AclBinding(kind, name, literal, f"User:{MINIMAL_USER}", "*", operation, allow)
+
+    described = [may(AclOperation.DESCRIBE, ResourceType.TOPIC, name) for name in (seen, unseen)]
+    described += [may(AclOperation.DESCRIBE, ResourceType.TRANSACTIONAL_ID, name) for name in (own, other)]
+    ending = may(AclOperation.CLUSTER_ACTION, ResourceType.BROKER, "kafka-cluster")
+    abort = ("--prefix", "job", "--yes", "--abort", own)
+    with secured.granted(described):
+        nothing, not_aborted = ask("--topic", seen), ask(*abort)
+        with secured.granted([may(AclOperation.READ, ResourceType.TOPIC, seen)]):
+            found, refused = ask("--json"), ask(*abort)
+            with secured.granted([ending]):
+                aborted = ask(*abort)
+    assert [one.exit_code for one in (nothing, not_aborted, found, refused, aborted)] == [1] * 5
+    assert nothing.stdout == ""
+    assert f"what is open in {seen}-0 is not known: " in nothing.stderr
+    assert "this principal needs Read" in nothing.stderr
+    assert f"whether it hangs in {seen}-0, {unseen}-0 is not known: " in not_aborted.stderr
+    assert [json.loads(line)["transactional_id"] for line in found.stdout.splitlines()] == [own]
+    assert f"what is open in {unseen}-0 is not known: " in found.stderr
+    assert "needs ClusterAction on the cluster" in refused.stderr
+    assert f"was aborted where it was found; whether it hangs in {unseen}-0 is not known: " in aborted.stderr
+    assert "aborted\n" not in aborted.stdout
+    assert ok(secured.open_servers, "transactions", "--topic", seen) == "no open transactions\n"
+    ok(secured.open_servers, "transactions", "--prefix", "job", "--yes", "--abort", other)
 
 
 def test_a_wrong_password_is_named_and_no_secret_is_told(

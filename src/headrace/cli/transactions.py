@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -16,10 +17,11 @@ from headrace.checkpoint.decision import transactions_to_fence
 from headrace.checkpoint.folder import folder_name
 from headrace.checkpoint.storage import CheckpointFolder
 from headrace.cli.cluster import Cluster, Where, asks_cluster
+from headrace.cli.main import FAILED
 from headrace.cli.records import when
 from headrace.cli.tables import add_row, print_table, table
-from headrace.errors import ConfigError, ExternalError
-from headrace.kafka.client.protocol import Admin, ClientError
+from headrace.errors import ConfigError, ExternalError, HeadraceError
+from headrace.kafka.client.protocol import Admin, ClientError, Failure, KafkaTopicPartition
 from headrace.kafka.client.transactions import TransactionAdmin
 from headrace.kafka.failures import error_of, may_not, missing_right
 from headrace.kafka.open_transactions import HANGING, UNLISTED, OpenTransaction, abort, abort_hanging, find_open
@@ -82,6 +84,7 @@ def transactions(
                 for transactional_id in aborted:
                     _abort(cluster, admin, asked, transactional_id, yes=yes)
         return
+    is_known = True
     for cluster in clusters:
         with cluster.admin("open transactions could not be asked for") as admin:
             admin.cluster_id()
@@ -90,7 +93,8 @@ def transactions(
                 looked = find_open(admin, asked, only or None)
         found = list(looked.transactions)
         for partition, failure in sorted(looked.untold.items()):
-            click.echo(f"not known of {partition}, where more may be open: {failure}", err=True)
+            is_known = False
+            click.echo(error_of(f"what is open in {partition} is not known", failure, cluster.servers), err=True)
         now_ms = int(time.time() * 1000)
         if hanging:
             maximum_ms = _DEFAULT_MAX_MS if limit is None else int(limit)
@@ -103,7 +107,10 @@ def transactions(
             continue
         if len(clusters) > 1:
             click.echo(f"cluster {cluster.servers}")
-        _print(found, own, now_ms, "no hanging transactions" if hanging else "no open transactions")
+        if found or not looked.untold:
+            _print(found, own, now_ms, "no hanging transactions" if hanging else "no open transactions")
+    if not is_known:
+        sys.exit(FAILED)
 
 
 def _print(found: Sequence[OpenTransaction], own: Sequence[str] | None, now_ms: int, none: str) -> None:
@@ -175,7 +182,7 @@ def _cluster_of(clusters: Sequence[Cluster], aborted: Sequence[str], prefix: str
 
 
 def _abort(cluster: Cluster, admin: Admin, transactions: TransactionAdmin, transactional_id: str, *, yes: bool) -> None:
-    one = _find(admin, transactions, transactional_id)
+    one, untold = _find(admin, transactions, transactional_id)
     if one is None:
         if transactional_id not in transactions.transactional_ids():
             raise ExternalError(
@@ -183,6 +190,8 @@ def _abort(cluster: Cluster, admin: Admin, transactions: TransactionAdmin, trans
                 "principal needs Describe on it; `headrace kafka transactions` lists those that are open",
                 retriable=False,
             )
+        if untold:
+            raise _untold(cluster, f"no coordinator has a transaction of {transactional_id} open", untold)
         click.echo(f"{transactional_id}: nothing is open")
         return
     since = "" if one.since_ms is None else f", open since {when(one.since_ms)}"
@@ -194,21 +203,37 @@ def _abort(cluster: Cluster, admin: Admin, transactions: TransactionAdmin, trans
         click.confirm("Abort it?", abort=True)
     if one.state == HANGING:
         # Whoever was asked took some time to answer; what others write meanwhile is no matter.
-        again = _find(admin, transactions, transactional_id)
+        again, _ = _find(admin, transactions, transactional_id)
         if again is None or again.identity != one.identity:
             raise ExternalError(f"transaction {transactional_id} is not what it was; look again, nothing was aborted")
-        abort_hanging(transactions, one)
+        _end(cluster, transactions, one)
     else:
         _shut_out(cluster, transactional_id)
     deadline = time.monotonic() + _FREED_WITHIN_S
-    while (left := _find(admin, transactions, transactional_id)) is not None and _is_same(left, one):
+    while True:
+        left, untold = _find(admin, transactions, transactional_id)
+        if left is None or not _is_same(left, one):
+            break
         if time.monotonic() > deadline:
             raise ExternalError(
                 f"transaction {transactional_id} was aborted, and its coordinator has not ended it after "
                 f"{_FREED_WITHIN_S:g} s: it is {left.state}; look again with `headrace kafka transactions`"
             )
         time.sleep(_AGAIN_S)
+    if one.state == HANGING and untold:
+        raise _untold(cluster, f"transaction {transactional_id} was aborted where it was found", untold)
     click.echo(f"{transactional_id}: aborted")
+
+
+def _end(cluster: Cluster, transactions: TransactionAdmin, one: OpenTransaction) -> None:
+    """In each of its partitions."""
+    try:
+        abort_hanging(transactions, one)
+    except ClientError as error:
+        what = f"transaction {one.transactional_id} could not be aborted"
+        if error.failure.name == "CLUSTER_AUTHORIZATION_FAILED":
+            raise missing_right(what, "ClusterAction", "the cluster") from None
+        raise error_of(what, error.failure, cluster.servers) from None
 
 
 def _is_same(left: OpenTransaction, one: OpenTransaction) -> bool:
@@ -216,9 +241,19 @@ def _is_same(left: OpenTransaction, one: OpenTransaction) -> bool:
     return (left.producer_id, left.producer_epoch, left.since_ms) == (one.producer_id, one.producer_epoch, one.since_ms)
 
 
-def _find(admin: Admin, transactions: TransactionAdmin, transactional_id: str) -> OpenTransaction | None:
-    found = find_open(admin, transactions).transactions
-    return next((one for one in found if one.transactional_id == transactional_id), None)
+def _untold(cluster: Cluster, what: str, untold: Mapping[KafkaTopicPartition, Failure]) -> HeadraceError:
+    """The error for `what` being all that is known."""
+    where = ", ".join(map(str, sorted(untold)))
+    return error_of(f"{what}; whether it hangs in {where} is not known", untold[min(untold)], cluster.servers)
+
+
+def _find(
+    admin: Admin, transactions: TransactionAdmin, transactional_id: str
+) -> tuple[OpenTransaction | None, Mapping[KafkaTopicPartition, Failure]]:
+    """The transaction, if it is found, and the partitions whose leaders do not say."""
+    found = find_open(admin, transactions)
+    one = next((one for one in found.transactions if one.transactional_id == transactional_id), None)
+    return one, found.untold
 
 
 def _shut_out(cluster: Cluster, transactional_id: str) -> None:

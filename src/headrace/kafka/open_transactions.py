@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from headrace.kafka.client.protocol import (
@@ -24,7 +24,7 @@ from headrace.kafka.client.protocol import (
 )
 from headrace.kafka.client.reports import is_hopeless
 from headrace.kafka.client.transactions import OpenProducer, Transaction, TransactionAdmin
-from headrace.kafka.failures import is_unsettled
+from headrace.kafka.failures import is_unknown_topic, is_unsettled
 
 HANGING: Final = "Hanging"
 UNLISTED: Final = "Unlisted"
@@ -32,6 +32,7 @@ UNLISTED: Final = "Unlisted"
 transactional id, which is forgotten, or may not be described."""
 
 _CALL_S: Final = 5.0
+_NO_LEADER: Final = Failure("LEADER_NOT_AVAILABLE", "it has no leader")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,8 @@ class OpenTransaction:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The open transactions, the oldest first, and the partitions in which more may be open, as their leaders, for the
-    reasons that they give, do not say."""
+    """The open transactions, the oldest first, and the partitions in which more may be open, with why their leaders do
+    not say."""
 
     transactions: tuple[OpenTransaction, ...]
     untold: Mapping[KafkaTopicPartition, Failure]
@@ -90,16 +91,13 @@ def find_open(admin: Admin, transactions: TransactionAdmin, topics: Sequence[str
     """
     names = admin.topic_names() if topics is None else list(topics)
     described = admin.describe_topics(names) if names else {}
-    for topic in described.values():
-        if topics is not None and isinstance(topic, Failure):
-            raise ClientError(topic)
-    partitions = [
-        KafkaTopicPartition(topic.name, number)
-        for topic in described.values()
-        if isinstance(topic, TopicDescription)
-        for number, at in topic.replicas.items()
-        if at.leader is not None
-    ]
+    leaders: dict[KafkaTopicPartition, int | None] = {}
+    for name, topic in described.items():
+        if isinstance(topic, TopicDescription):
+            leaders |= {KafkaTopicPartition(name, number): at.leader for number, at in topic.replicas.items()}
+        elif topics is not None:
+            raise ClientError(replace(topic, text=f"topic {name!r}: {topic.text}"))
+    partitions = [partition for partition, leader in leaders.items() if leader is not None]
     # In this order: what is committed meanwhile does not look as if it were held back.
     ends = admin.list_offsets(partitions, Position.LATEST)
     stable = admin.list_offsets(partitions, Position.STABLE)
@@ -112,8 +110,12 @@ def find_open(admin: Admin, transactions: TransactionAdmin, topics: Sequence[str
     found = assemble(opened, after, hanging, behind, ids)
     if topics is not None:
         found = [one for one in found if any(b.partition.topic in topics for b in one.blocks)]
-    answers = {**{p: stable[p] for p in partitions}, **{p: ends[p] for p in partitions}, **before, **after}
-    untold = {partition: said for partition, said in answers.items() if isinstance(said, Failure)}
+    answers: tuple[Mapping[KafkaTopicPartition, object], ...] = (ends, stable, before, after)
+    untold = {partition: _NO_LEADER for partition, leader in leaders.items() if leader is None}
+    for partition, said in (one for answered in answers for one in answered.items()):
+        # A topic that was deleted meanwhile holds nothing back.
+        if isinstance(said, Failure) and not is_unknown_topic(said):
+            untold[partition] = said
     return Found(tuple(found), untold)
 
 
@@ -233,10 +235,13 @@ def abort(producer: Producer, timeout_s: float) -> None:
 def abort_hanging(transactions: TransactionAdmin, one: OpenTransaction) -> None:
     """End a transaction that no coordinator knows, where it still is what it was. Raises `ClientError`."""
     begins = {blocked.partition: blocked.start for blocked in one.blocks}
+    ours = []
     for partition, found in transactions.open_producers(begins).items():
         if isinstance(found, Failure):
             raise ClientError(found)
         for own in found:
             is_it = (own.producer_id, own.producer_epoch) == (one.producer_id, one.producer_epoch)
             if is_it and own.start_offset == begins[partition]:
-                transactions.abort(partition, own)
+                ours.append((partition, own))
+    for partition, own in ours:
+        transactions.abort(partition, own)

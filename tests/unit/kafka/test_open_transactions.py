@@ -22,7 +22,7 @@ from headrace.kafka.client.protocol import (
 from headrace.kafka.client.transactions import OpenProducer, Transaction, client_options
 from headrace.kafka.open_transactions import Blocked, abort_hanging, assemble, find_open, unknown_to_coordinators
 
-A, B = KafkaTopicPartition("t", 0), KafkaTopicPartition("t", 1)
+A, B, C = (KafkaTopicPartition("t", number) for number in range(3))
 KNOWN = Transaction("news-job-0a1b2c3d-0", "Ongoing", 7, 1, 2, 60_000, 5_000, (A, B))
 
 
@@ -50,25 +50,27 @@ NO = Failure("TOPIC_AUTHORIZATION_FAILED", "no")
 
 
 class Cluster:
-    """Two partitions with something behind; the second's leader does not say what."""
+    """Three partitions, two with something behind; the second's leader does not say what, the third has none."""
 
     def __init__(self) -> None:
         self.aborted: list[tuple[KafkaTopicPartition, OpenProducer]] = []
         self.hangs = producer(9, 4)
+        self.refusals: list[Failure] = []
 
     def topic_names(self) -> list[str]:
         return ["t"]
 
     def describe_topics(self, names: Iterable[str]) -> dict[str, Any]:
-        replicas = dict.fromkeys((0, 1), PartitionReplicas(0, (0,), (0,)))
-        there = TopicDescription("t", None, (0, 1), replicas=replicas)
+        replicas = dict.fromkeys((0, 1), PartitionReplicas(0, (0,), (0,))) | {2: PartitionReplicas(None, (0,), ())}
+        there = TopicDescription("t", None, (0, 1, 2), replicas=replicas)
         return {name: there if name == "t" else Failure("UNKNOWN_TOPIC_OR_PART", "no") for name in names}
 
     def list_offsets(self, partitions: Iterable[KafkaTopicPartition], position: Position) -> dict[Any, int]:
         return dict.fromkeys(partitions, 4 if position is Position.STABLE else 9)
 
     def open_producers(self, partitions: Iterable[KafkaTopicPartition]) -> dict[Any, Any]:
-        return {p: (self.hangs,) if p == A else NO for p in partitions}
+        refusal = self.refusals.pop() if self.refusals else None
+        return {p: NO if p == B else refusal or (self.hangs,) for p in partitions}
 
     def open_transactions(self) -> list[Transaction]:
         return []
@@ -84,8 +86,15 @@ def test_partitions_whose_leaders_do_not_say_what_is_open_are_named_and_topics_t
     cluster: Any = Cluster()
     found = find_open(cluster, cluster)
     assert [one.transactional_id for one in found.transactions] == ["mine"]
-    assert found.untold == {B: NO}
-    with pytest.raises(ClientError, match="UNKNOWN_TOPIC_OR_PART"):
+    assert found.untold == {B: NO, C: Failure("LEADER_NOT_AVAILABLE", "it has no leader")}
+    # One that is told late, only the first time: nothing is known to hang there.
+    cluster.refusals = [NO]
+    found = find_open(cluster, cluster)
+    assert (found.transactions, found.untold[A]) == ((), NO)
+    # One that was deleted meanwhile.
+    cluster.refusals = [Failure("UNKNOWN_TOPIC_OR_PART", "no")] * 2
+    assert A not in find_open(cluster, cluster).untold
+    with pytest.raises(ClientError, match=r"topic 'nowhere': .* \(UNKNOWN_TOPIC_OR_PART\)"):
         find_open(cluster, cluster, ["nowhere"])
 
 
@@ -98,7 +107,8 @@ def test_only_what_hangs_still_is_aborted_and_a_leader_that_does_not_answer_is_a
     abort_hanging(cluster, one)
     assert len(cluster.aborted) == 1
     with pytest.raises(ClientError, match="TOPIC_AUTHORIZATION_FAILED"):
-        abort_hanging(cluster, replace(one, blocks=(Blocked(B, 4, 5),)))
+        abort_hanging(cluster, replace(one, blocks=(Blocked(A, 6, 3), Blocked(B, 4, 5))))
+    assert len(cluster.aborted) == 1
 
 
 def test_what_begins_or_ends_while_it_is_asked_for_does_not_hang() -> None:
