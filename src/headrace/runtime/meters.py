@@ -69,9 +69,7 @@ class Meters:
         written = Counter[int]()
         for pipeline in self._pipelines.values():
             written.update(pipeline.written)
-        failed = Counter[int]()
-        for (n, _), count in self._failures.counts.items():
-            failed[n] += count
+        failed = {node.id: self._failures.total(node.id) for node in self._nodes}
         tallies = {n: tally[0] for n, tally in self._tallies.items()}
         came, went = elements(self._nodes, read, written, tallies, failed)
         samples = []

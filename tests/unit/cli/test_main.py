@@ -57,3 +57,19 @@ def test_a_topic_that_is_not_name_and_partitions_is_refused_before_anything_star
 def test_broker_help_has_examples() -> None:
     result = CliRunner().invoke(cli.main, ["broker", "--help"])
     assert "headrace broker --topic rss.events:4" in result.output
+
+
+@pytest.mark.parametrize("arguments", [["explain", "--options"], ["explain", "--properties"]])
+def test_an_output_that_cannot_be_written_is_one_line_and_a_status(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def echo(message: str, err: bool = False) -> None:
+        if not err:
+            raise OSError(28, "No space left on device")
+        print(message, file=sys.stderr)
+
+    monkeypatch.setattr(click, "echo", echo)
+    with pytest.raises(SystemExit) as ended:
+        cli.main.main(arguments)
+    assert ended.value.code == cli.FAILED
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
