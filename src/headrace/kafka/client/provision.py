@@ -91,12 +91,18 @@ def _has_leaders(topic: TopicMetadata) -> bool:
 
 
 def _metadata(client: AdminClient, bootstrap_servers: str, topic: str | None = None) -> ClusterMetadata:
-    from confluent_kafka import KafkaException
+    from confluent_kafka import KafkaError, KafkaException
 
-    try:
-        return client.list_topics(topic, timeout=_TIMEOUT_S)
-    except KafkaException as error:
-        raise ExternalError(f"{bootstrap_servers} does not say what it holds: {error.args[0].str()}") from error
+    deadline = time.monotonic() + _TIMEOUT_S
+    while True:
+        try:
+            return client.list_topics(topic, timeout=_TIMEOUT_S)
+        except KafkaException as error:
+            reason = error.args[0]
+            # A broker that has just started may answer before it knows of any broker at all, itself included.
+            if reason.code() != KafkaError._PARTIAL or time.monotonic() > deadline:
+                raise ExternalError(f"{bootstrap_servers} does not say what it holds: {reason.str()}") from error
+            time.sleep(_POLL_S)
 
 
 def _client(bootstrap_servers: str) -> AdminClient:
