@@ -47,7 +47,7 @@ from headrace.kafka.client.provision import create_topics
 from headrace.kafka.client.pure import PureClient
 from headrace.kafka.client.pure.admin import PureAdmin
 from headrace.kafka.presets import redpanda
-from headrace.kafka.properties import PROPERTIES
+from headrace.kafka.property_table import PROPERTIES
 
 
 def java(ca: Path, password: str = PASSWORD) -> dict[str, str]:

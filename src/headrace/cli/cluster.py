@@ -22,16 +22,9 @@ from headrace.kafka.client import default_client
 from headrace.kafka.client.protocol import Admin, ClientError, Consumer, Producer
 from headrace.kafka.client.transactions import TransactionAdmin
 from headrace.kafka.failures import error_of
-from headrace.kafka.properties import (
-    CONSUMER_DEFAULTS,
-    Role,
-    producer_settings,
-    read_int,
-    resolve_secrets,
-    token_source,
-    translate,
-)
+from headrace.kafka.properties import CONSUMER_DEFAULTS, producer_settings, resolve_secrets, token_source, translate
 from headrace.kafka.properties_file import read_properties
+from headrace.kafka.property_table import Role, read_int
 from headrace.kafka.transaction import transactional_id_of
 from headrace.plan.graph import Plan, ReadSource, WriteSink
 from headrace.plan.identity import operator_ids, regions

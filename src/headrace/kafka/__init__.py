@@ -15,7 +15,8 @@
 | `lineage` | which topics a source or a sink has to do with |
 | `topics` | topics that a sink writes exist before its first record |
 | `transaction` | a region's transaction and its marker |
-| `properties`, `properties_page` | one row per property of Kafka's Java client: what becomes of it; and as a page |
+| `property_table`, `properties_page` | one row per property of Kafka's Java client: what becomes of it; and as a page |
+| `properties` | properties as settings of librdkafka, by that table |
 | `jaas`, `presets` | logins: Java's lines, properties of hosted Kafka |
 | `failures` | what a client's failures mean: the setting and the cure |
 | `client` | the client itself, behind a protocol |

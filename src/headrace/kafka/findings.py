@@ -23,7 +23,8 @@ from headrace.kafka.client.protocol import (
 from headrace.kafka.enumerator import Partitions, Subscription, TopicPattern, Topics, is_subscribed, topics_of
 from headrace.kafka.failures import connection_trouble, is_unknown_topic, may_not
 from headrace.kafka.offsets import Custom, LogOffsets, reset, resolve
-from headrace.kafka.properties import Role, producer_settings, read_int, translate
+from headrace.kafka.properties import producer_settings, translate
+from headrace.kafka.property_table import Role, read_int
 from headrace.kafka.serialization import BuiltSchema
 from headrace.kafka.sink import KafkaSink
 from headrace.kafka.source import KafkaSource

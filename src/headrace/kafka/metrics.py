@@ -15,7 +15,7 @@ from typing import Any, Final
 from headrace.errors import HeadraceError
 from headrace.kafka.client.protocol import Admin, ClientError, KafkaTopicPartition, Position, Settings
 from headrace.kafka.client.reports import log_statistics
-from headrace.kafka.properties import read_bool
+from headrace.kafka.property_table import read_bool
 from headrace.metrics.registry import Groups, Row
 
 _LOG = logging.getLogger("headrace.kafka")

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from headrace.kafka.properties import (
-    CONSUMER_DEFAULTS,
-    PRODUCER_DEFAULTS,
-    PROPERTIES,
-    Ignored,
-    Own,
-    Passed,
-    Property,
-    Refused,
-    Role,
-    Translated,
-)
+from headrace.kafka.properties import CONSUMER_DEFAULTS, PRODUCER_DEFAULTS
+from headrace.kafka.property_table import PROPERTIES, Ignored, Own, Passed, Property, Refused, Role, Translated
 
 
 def properties_table() -> str:

@@ -24,17 +24,15 @@ from headrace.kafka.failures import error_of, undelivered
 from headrace.kafka.lineage import LineageVertex, kafka_datasets
 from headrace.kafka.metrics import Statistics, bytes_out, forwards, producer_rows, with_statistics
 from headrace.kafka.properties import (
-    Role,
     checked,
     masked,
     producer_settings,
-    read_bool,
-    read_int,
     resolve_secrets,
     token_source,
     translate,
     with_brokers,
 )
+from headrace.kafka.property_table import Role, read_bool, read_int
 from headrace.kafka.record_size import check_size, largest_record, topic_limits, wire_size, with_batch_size
 from headrace.kafka.serialization import (
     BuiltSchema,

@@ -36,16 +36,14 @@ from headrace.kafka.offsets import (
 )
 from headrace.kafka.properties import (
     CONSUMER_DEFAULTS,
-    Role,
     checked,
     masked,
-    read_bool,
-    read_int,
     resolve_secrets,
     token_source,
     translate,
     with_brokers,
 )
+from headrace.kafka.property_table import Role, read_bool, read_int
 from headrace.kafka.rate_limit import RateLimit
 from headrace.kafka.reader import KafkaReader, ReaderSettings
 from headrace.kafka.serialization import check_schema

@@ -45,7 +45,8 @@ from headrace.kafka.findings import (
     partitions_read,
 )
 from headrace.kafka.offsets import Custom, LogOffsets, needs
-from headrace.kafka.properties import Role, translate
+from headrace.kafka.properties import translate
+from headrace.kafka.property_table import Role
 from headrace.kafka.sink import KafkaSink
 from headrace.kafka.source import KafkaSource
 from headrace.kafka.split import KafkaSplit

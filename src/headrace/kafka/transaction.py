@@ -37,7 +37,8 @@ from headrace.kafka.failures import (
     undelivered,
 )
 from headrace.kafka.metrics import Statistics, with_statistics
-from headrace.kafka.properties import is_secret, producer_settings, read_int, resolve_secrets, token_source
+from headrace.kafka.properties import is_secret, producer_settings, resolve_secrets, token_source
+from headrace.kafka.property_table import read_int
 from headrace.kafka.record_size import topic_limits, with_batch_size
 from headrace.kafka.source import KafkaSource
 from headrace.kafka.topics import require_topics

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from headrace.errors import ConfigError, NotSupportedError
 from headrace.kafka import jaas
-from headrace.kafka.properties import Role, translate
+from headrace.kafka.properties import translate
+from headrace.kafka.property_table import Role
 
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required"

@@ -9,7 +9,8 @@ import pytest
 
 from headrace.errors import ConfigError
 from headrace.kafka.presets import aiven, confluent_cloud, event_hubs, msk_iam, msk_iam_token, redpanda
-from headrace.kafka.properties import Role, masked, translate
+from headrace.kafka.properties import masked, translate
+from headrace.kafka.property_table import Role
 
 
 @pytest.mark.parametrize("role", Role)

@@ -17,6 +17,16 @@ from hypothesis import strategies as st
 from headrace.errors import ConfigError, NotSupportedError
 from headrace.kafka import KafkaSource
 from headrace.kafka.properties import (
+    find,
+    is_secret,
+    masked,
+    producer_settings,
+    resolve_secrets,
+    token_source,
+    translate,
+    with_brokers,
+)
+from headrace.kafka.property_table import (
     ALIASES,
     PROPERTIES,
     Ignored,
@@ -26,16 +36,8 @@ from headrace.kafka.properties import (
     Refused,
     Role,
     Translated,
-    find,
-    is_secret,
-    masked,
-    producer_settings,
     read_bool,
     read_int,
-    resolve_secrets,
-    token_source,
-    translate,
-    with_brokers,
 )
 
 CONSUMER, PRODUCER = Role.CONSUMER, Role.PRODUCER
@@ -134,8 +136,25 @@ TRANSLATED = {
     *("ssl.keystore.certificate.chain", "ssl.keystore.key"),
     *("receive.buffer.bytes", "send.buffer.bytes", "buffer.memory", "sasl.mechanism", "sasl.mechanisms"),
     *("ssl.truststore.location", "ssl.keystore.location", "ssl.endpoint.identification.algorithm"),
-    *("partitioner.ignore.keys", "interceptor.classes"),
+    *("partitioner.ignore.keys", "interceptor.classes", "bootstrap.servers", "metadata.broker.list"),
 }
+
+
+@pytest.mark.parametrize("name", ["bootstrap.servers", "metadata.broker.list"])
+@pytest.mark.parametrize(
+    "brokers", ["a", "a:9092", " a:1 , b.c-d_e:65535,", "[::1]:9092,[fe80::1%eth0]", "PLAINTEXT://a:9092", "10.0.0.1:1"]
+)
+def test_brokers_are_hosts_and_ports(name: str, brokers: str) -> None:
+    assert translate({name: brokers}, CONSUMER).settings == {"bootstrap.servers": brokers.strip()}
+
+
+@pytest.mark.parametrize(
+    "brokers", ["a:abc", "a:0", "a:65536", "a:9092:1", "::1", "a b:1", "http://a:1/x", "a:", ":1", "", " , ", "a:1,b:x"]
+)
+def test_what_is_no_broker_is_refused_before_it_is_waited_for(brokers: str) -> None:
+    bad = brokers.rpartition(",")[2].strip()
+    with pytest.raises(ConfigError, match=rf"`bootstrap.servers` holds '.*{re.escape(bad)}.*'; each broker is HOST:P"):
+        translate({"bootstrap.servers": brokers}, PRODUCER)
 
 
 @pytest.mark.parametrize(
