@@ -37,7 +37,7 @@ def run_until_a_partition_is_found(job: Job) -> Run:
     job.output.wait_for(50, run)
     add_a_partition(job)
     job.input.produce(150)
-    run.wait_for_log("reads 1 new splits")
+    run.wait_for_log("reads 1 new split(s)")
     return run
 
 

@@ -35,7 +35,7 @@ __all__ = ["names"]
 PROGRAM = """
 import json, sys
 from headrace.common import SimpleStringSchema, WatermarkStrategy
-from headrace.datastream import StreamExecutionEnvironment
+from headrace.datastream import ErrorPolicy, StreamExecutionEnvironment
 from headrace.kafka import (
     DeliveryGuarantee, KafkaOffsetsInitializer, KafkaRecordSerializationSchema, KafkaSink, KafkaSource
 )
@@ -55,7 +55,9 @@ for number, reads in enumerate(said["reads"]):
         writing = KafkaSink.builder().set_record_serializer(schema.build())
         writing.set_delivery_guarantee(DeliveryGuarantee[writes["guarantee"]])
         writing.set_transactional_id_prefix(writes["topic"] + "-prefix").set_properties(writes["properties"])
-        stream.sink_to(writing.build()).name("out")
+        written = stream.sink_to(writing.build()).name("out")
+        if said["tolerates"]:
+            written.on_error(ErrorPolicy.drop())
     if not said["writes"]:
         stream.print()
 env.execute(said["job"])
@@ -109,10 +111,12 @@ class Check:
         write: dict[str, Any] | list[dict[str, Any]] | None = None,
         *options: str,
         job: str = JOB,
+        tolerates: bool = False,
         **settings: str,
     ) -> Result:
         said = {
             "job": job,
+            "tolerates": tolerates,
             "reads": read if isinstance(read, list) else [read],
             "writes": write if isinstance(write, list) else [] if write is None else [write],
         }
@@ -123,9 +127,11 @@ class Check:
         self,
         read: dict[str, Any] | list[dict[str, Any]],
         write: dict[str, Any] | list[dict[str, Any]] | None = None,
+        *,
+        tolerates: bool = False,
         **settings: str,
     ) -> Found:
-        result = self.run(read, write, "--json", **settings)
+        result = self.run(read, write, "--json", tolerates=tolerates, **settings)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         assert result.stdout, result.stderr
         answer = json.loads(result.stdout)
@@ -615,6 +621,23 @@ def test_records_larger_than_a_topic_or_a_source_takes_are_foreseen(
     }
     roomy = reads(servers, large, receive_message_max_bytes="300000000", fetch_max_bytes="1000000")
     assert check(roomy, writes(servers, small, "AT_LEAST_ONCE", max_request_size="1000")).of("size") == []
+    # A record that is too large is measured before it is sent where its failure is provided for.
+    assert check(roomy, writes(servers, small, "AT_LEAST_ONCE"), tolerates=True).of("size") == []
+
+
+def test_a_value_that_the_client_does_not_take_is_found_before_the_start(
+    kafka: DevBroker, make_topic: Callable[..., str], check: Check
+) -> None:
+    servers = kafka.bootstrap_servers
+    found = check(
+        reads(servers, make_topic(), fetch_min_bytes="many"),
+        writes(servers, make_topic(), "AT_LEAST_ONCE", acks="most"),
+    )
+    assert found.status == 1
+    told = {one["subject"]: one["problem"] for one in found.of("plan", "error")}
+    assert told.keys() == {"`in`", "`out`"}
+    assert "fetch.min.bytes" in told["`in`"]
+    assert "acks" in told["`out`"]
 
 
 def test_what_a_topic_deletes_is_measured_against_the_checkpoints_and_a_day(

@@ -354,6 +354,11 @@ def test_a_function_repairs_values_on_the_way(letters: Letters) -> None:
 
     assert f"left 1: the function of --map gave None ({letters.topic}-0@1)" in result.stdout
     assert values(letters.arrived()) == [b'{"price": 1, "why": "ValueError"}']
+    program.write_text("def repaired(letter):\n    return letter.record.value[:letter]\n")
+    failed = letters.run("replay", "--again", "--map", f"{program}:repaired", status=1).stderr
+    # What the function failed with first, from its own line on.
+    assert failed.startswith(f'Traceback (most recent call last):\n  File "{program}", line 2, in repaired\n')
+    assert "error: `replay` failed with TypeError: " in failed
     assert "is not FILE.py:function" in letters.run("replay", "--map", "nothing.py", status=2).stderr
     assert "has no function 'other'" in letters.run("replay", "--map", f"{program}:other", status=2).stderr
 

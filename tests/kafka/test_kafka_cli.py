@@ -288,6 +288,9 @@ def test_offsets_want_to_know_whose(kafka: DevBroker) -> None:
     result = run(kafka.bootstrap_servers, "offsets")
     assert result.exit_code == 2
     assert "give --group, --checkpoints or --job" in result.stderr
+    result = run(kafka.bootstrap_servers, "offsets", "--group", "nobody's")
+    assert result.exit_code == 1
+    assert 'there is no group "nobody\'s" on' in result.stderr
 
 
 # --- transactions ---

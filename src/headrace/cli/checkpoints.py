@@ -89,14 +89,12 @@ def show_checkpoint(path: Path) -> None:
 def savepoint(folder: Path, target: Path, timeout: float) -> None:
     """Have a running job write a savepoint, a copy of its next checkpoint that nothing removes.
 
-    FOLDER is the state folder of the job, which `headrace run` has started on this machine, or the job's folder in it.
-    The savepoint gets a folder of its own below TARGET, whose path is printed; `headrace run --from` starts from it.
+    FOLDER is the state folder of the job, which `headrace run` has started on this machine, or the job's folder in it;
+    of several jobs in it, the one that runs is asked. The savepoint gets a folder of its own below TARGET, whose path
+    is printed; `headrace run --from` starts from it.
     """
-    jobs = jobs_in(folder)
-    if len(jobs) != 1:
-        what = ", ".join(job.name for job in jobs) or "none"
-        raise StateError(f"{folder} holds the checkpoints of {len(jobs)} jobs ({what}); name one job's folder in it")
-    click.echo(request_savepoint(jobs[0], target, timeout))
+    running = [job for job in jobs_in(folder) if _folder_at(job).running() is not None]
+    click.echo(request_savepoint(running[0] if len(running) == 1 else the_job_in(folder), target, timeout))
 
 
 def _show_operator(operator_id: str, operator: OperatorSnapshot) -> None:
@@ -116,11 +114,7 @@ def _find(path: Path) -> tuple[Manifest, str]:
     if path.is_file():
         manifest = decode_manifest(path.read_bytes(), str(path))
         return manifest, read_job(path.resolve().parent)[1].status(manifest).value
-    jobs = jobs_in(path)
-    if len(jobs) != 1:
-        what = ", ".join(job.name for job in jobs) or "none"
-        raise StateError(f"{path} holds the checkpoints of {len(jobs)} jobs ({what}); name one job's folder in it")
-    _, contents = read_job(jobs[0])
+    _, contents = read_job(the_job_in(path))
     if contents.newest is None:
         raise StateError(contents.damaged[0].problem)
     return contents.newest, contents.status(contents.newest).value
@@ -129,6 +123,15 @@ def _find(path: Path) -> tuple[Manifest, str]:
 def jobs_in(folder: Path) -> list[Path]:
     """The job folders that `folder` is or holds."""
     return [path for path in (folder, *sorted(folder.iterdir())) if path.is_dir() and _manifests(path)]
+
+
+def the_job_in(folder: Path) -> Path:
+    """The job folder that `folder` is or holds. StateError if it holds several, or none."""
+    jobs = jobs_in(folder)
+    if len(jobs) != 1:
+        what = ", ".join(job.name for job in jobs) or "none"
+        raise StateError(f"{folder} holds the checkpoints of {len(jobs)} jobs ({what}); name one job's folder in it")
+    return jobs[0]
 
 
 def _manifests(path: Path) -> list[str]:
@@ -144,13 +147,17 @@ def read_job(path: Path) -> tuple[str, FolderContents]:
             break
         except (StateError, FileNotFoundError):  # damaged, and reported below; or just removed by the running job
             continue
-    folder = CheckpointFolder(path.parent, job)
-    # A copy of a job's folder may have any name.
-    folder.path = path
-    contents = folder.read()
+    contents = _folder_at(path, job).read()
     if not contents.manifests and not contents.damaged:
         raise ExternalError(f"{path} holds no checkpoints any more; is the job starting over just now?")
     return job, contents
+
+
+def _folder_at(path: Path, job: str = "") -> CheckpointFolder:
+    folder = CheckpointFolder(path.parent, job)
+    # A copy of a job's folder may have any name.
+    folder.path = path
+    return folder
 
 
 def _when(manifest: Manifest) -> str:

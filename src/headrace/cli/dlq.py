@@ -19,12 +19,14 @@ import click
 
 from headrace.cli.cluster import Cluster, asks_brokers
 from headrace.cli.letters import Found, Selection, group_of, json_of, line_of, read_letters, text_of
+from headrace.cli.main import FAILED
+from headrace.cli.program import describe
 from headrace.cli.records import when
 from headrace.cli.replay import Fate, Order, Outcome, Replay, load_repair
 from headrace.cli.run import STATE_FOLDER
 from headrace.cli.tables import add_row, print_table, table
 from headrace.connector import Stage
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, UserCodeError
 from headrace.kafka.dead_letters import replays
 from headrace.kafka.tail import parse_place
 
@@ -243,11 +245,15 @@ def replay(
     run = Replay(cluster, topic, order, state_dir)
     tally = _Tally()
     told_at = time.monotonic()
-    for one in run.dry_run(again=again) if dry_run else run.run(again=again):
-        tally.take(one)
-        if not sys.stderr.isatty() and time.monotonic() - told_at > _SAY_EACH_S:
-            told_at = time.monotonic()
-            click.echo(f"{tally.sent.total():,} letters so far", err=True)
+    try:
+        for one in run.dry_run(again=again) if dry_run else run.run(again=again):
+            tally.take(one)
+            if not sys.stderr.isatty() and time.monotonic() - told_at > _SAY_EACH_S:
+                told_at = time.monotonic()
+                click.echo(f"{tally.sent.total():,} letters so far", err=True)
+    except UserCodeError as error:
+        click.echo(describe(error, str(repair)), err=True)
+        sys.exit(FAILED)
     tally.report(topic, is_dry=dry_run)
     if run.was_stopped:
         click.echo("stopped before the end; start it again, and it goes on", err=True)

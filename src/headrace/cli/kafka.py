@@ -15,12 +15,12 @@ from headrace.checkpoint.decision import AlreadyFinished, Refuse, Restore, Start
 from headrace.checkpoint.folder import FolderContents, folder_name
 from headrace.checkpoint.manifest import Manifest, RegionSnapshot
 from headrace.checkpoint.marker import Marker
-from headrace.cli.checkpoints import jobs_in, read_job
+from headrace.cli.checkpoints import jobs_in, read_job, the_job_in
 from headrace.cli.cluster import Cluster, Where, asks_cluster
 from headrace.cli.tables import add_row, print_table, table
 from headrace.cli.tail import tail
 from headrace.cli.transactions import transactions
-from headrace.errors import ConfigError, StateError
+from headrace.errors import ConfigError, ExternalError
 from headrace.kafka.client.protocol import (
     Admin,
     ClientError,
@@ -288,6 +288,9 @@ def offsets(where: Where, group: str | None, checkpoints: Path | None, only: tup
             found = described[name]
             if isinstance(found, Failure):
                 raise error_of(f"group {name!r} could not be described", found, cluster.servers)
+            if name == group and found.state == "DEAD" and not rows:
+                # What the brokers say of a group that they do not know.
+                raise ExternalError(f"there is no group {name!r} on {cluster.servers}; check --group")
             click.echo(f"group {name!r}: {found.state.lower()}, members: {len(found.members)}")
         _print_offsets(rows)
 
@@ -385,11 +388,7 @@ def _job_folder(cluster: Cluster, checkpoints: Path | None) -> Path | None:
         if not folder.is_dir():
             folder = root
         return folder if folder.is_dir() and folder in jobs_in(folder) else None
-    jobs = jobs_in(root)
-    if len(jobs) != 1:
-        what = ", ".join(job.name for job in jobs) or "none"
-        raise StateError(f"{root} holds the checkpoints of {len(jobs)} jobs ({what}); name one job's folder in it")
-    return jobs[0]
+    return the_job_in(root)
 
 
 def _usable(job: str, contents: FolderContents, markers: Mapping[str, Marker | None]) -> Mapping[str, RegionSnapshot]:

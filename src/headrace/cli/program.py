@@ -83,7 +83,7 @@ def describe(error: Exception, program: str) -> str:
     if is_users and error.__cause__ is not None and isinstance(error.__cause__.__cause__, RemoteTraceback):
         lines.append(f"{str(error.__cause__.__cause__).rstrip()}\n")
     elif is_users and error.__cause__ is not None and _user_frames(error.__cause__.__traceback__):
-        error.__cause__.__traceback__ = _without_end(error.__cause__.__traceback__)
+        error.__cause__.__traceback__ = _without_ends(error.__cause__.__traceback__)
         lines += traceback.format_exception(error.__cause__)
     elif isinstance(error, ConfigError):
         where = _user_frames(_from_program(error.__traceback__, program))
@@ -108,8 +108,14 @@ def _user_frames(trace: TracebackType | None) -> list[traceback.FrameSummary]:
     return [frame for frame in traceback.extract_tb(trace) if not frame.filename.startswith(_OWN_CODE)]
 
 
+def _without_ends(trace: TracebackType | None) -> TracebackType | None:
+    """A copy of the traceback without the frames of Headrace that it begins and ends with."""
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
+        trace = trace.tb_next
+    return _without_end(trace)
+
+
 def _without_end(trace: TracebackType | None) -> TracebackType | None:
-    """A copy of the traceback without the frames of Headrace that it ends in."""
     if trace is None:
         return None
     rest = _without_end(trace.tb_next)

@@ -186,7 +186,7 @@ def _total_reader(schema: Any, reader_schema: Any) -> Deserializer:
         try:
             return schemaless_reader(BytesIO(message), schema, reader_schema)
         except Exception as error:
-            raise unreadable(what, error) from error
+            raise unreadable(what, error, message) from error
 
     return read
 
@@ -411,7 +411,7 @@ def _row_reader(text: str) -> Converter:
         try:
             return convert(schemaless_reader(BytesIO(message or b""), schema, None))
         except Exception as error:
-            raise unreadable("AvroRowDeserializationSchema", error) from error
+            raise unreadable("AvroRowDeserializationSchema", error, message or b"") from error
 
     convert = row_converter(names, fields)
     return row_reader(names, decode, fields, slow, {"reader": schemaless_reader, "BytesIO": BytesIO, "schema": schema})

@@ -289,7 +289,7 @@ def _reader(declared: RowTypeInfo, dialect: Dialect, ignores: bool) -> Deseriali
         except Exception as error:
             if ignores:
                 return None
-            raise unreadable("CsvRowDeserializationSchema", error) from error
+            raise unreadable("CsvRowDeserializationSchema", error, message) from error
         return row
 
     return read

@@ -222,7 +222,7 @@ def _reader(declared: RowTypeInfo, fails: bool, ignores: bool) -> Converter:
         except Exception as error:
             if ignores:
                 return None
-            raise unreadable("JsonRowDeserializationSchema", error) from error
+            raise unreadable("JsonRowDeserializationSchema", error, message) from error
 
     try:
         structure, fields = _Wire(msgspec, fails).structure(declared)

@@ -204,7 +204,7 @@ def row_reader_of(
         except Exception as error:
             if ignore_parse_errors:
                 return None
-            raise unreadable(f"ProtobufRowDeserializationSchema({message_class.__name__})", error) from error
+            raise unreadable(f"ProtobufRowDeserializationSchema({message_class.__name__})", error, message) from error
 
     return row_reader(names, "parse(message)", fields, slow, {"parse": parse})
 

@@ -42,7 +42,7 @@ def total_reader(what: str, decode: Callable[[bytes], Any]) -> Deserializer:
         except Exception as error:
             if message is None:
                 return None
-            raise unreadable(what, error) from error
+            raise unreadable(what, error, message) from error
 
     return read
 
@@ -66,9 +66,16 @@ def unwritable(what: str, error: Exception) -> DataError:
     return DataError(f"{what} cannot write this element: {reason(error)}")
 
 
-def unreadable(what: str, error: Exception) -> DataError:
-    """What a deserializer raises."""
-    return DataError(f"{what} cannot read these bytes: {reason(error)}")
+def unreadable(what: str, error: Exception, message: bytes = b"") -> DataError:
+    """What a deserializer raises; `message` is what it was given, if a schema registry's wire format is none of its.
+
+    >>> unreadable("JsonDeserializationSchema", ValueError("no JSON"), b"\\0\\0\\0\\0\\7{}")  # doctest: +ELLIPSIS
+    DataError('JsonDeserializationSchema cannot read these bytes: ValueError: no JSON; they begin as those of a ...')
+    """
+    text = f"{what} cannot read these bytes: {reason(error)}"
+    if message[:1] == b"\0" and len(message) > 5:
+        text += "; they begin as those of a schema registry do: read them with a `ConfluentRegistry…` schema"
+    return DataError(text)
 
 
 def reason(error: Exception) -> str:

@@ -103,10 +103,11 @@ class Reads:
 
 @dataclass(frozen=True, slots=True)
 class Writes:
-    """A sink of the plan."""
+    """A sink of the plan; if it `tolerates`, the job goes on when it fails on a record."""
 
     operator: str
     sink: KafkaSink
+    tolerates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -524,7 +525,8 @@ def _written(writes: Writes, topic: str, facts: Facts) -> Iterator[Finding]:
     subject, setting = f"topic {topic!r}", "max.request.size"
     largest = int(producer_settings(dict(writes.sink.properties))["message.max.bytes"])
     taken = facts.of_topic(topic, "max.message.bytes")
-    if taken is not None and largest > int(taken):
+    # Where the job goes on, a record is measured by what the topic takes.
+    if taken is not None and largest > int(taken) and not writes.tolerates:
         problem = (
             f"`{writes.operator}` may write records of {largest} bytes (`{setting}`), and the topic takes {taken} "
             "(`max.message.bytes`): one in between would end the job"

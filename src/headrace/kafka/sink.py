@@ -19,7 +19,7 @@ from headrace.connector import (
 )
 from headrace.errors import ConfigError, DataError, InternalError
 from headrace.kafka.client import default_client
-from headrace.kafka.client.protocol import Admin, ClientError, Producer, ProducerRecord, Settings
+from headrace.kafka.client.protocol import Admin, ClientError, OnStatistics, Producer, ProducerRecord, Settings
 from headrace.kafka.failures import error_of, undelivered
 from headrace.kafka.lineage import LineageVertex, kafka_datasets
 from headrace.kafka.metrics import Statistics, bytes_out, forwards, producer_rows, with_statistics
@@ -125,29 +125,33 @@ class KafkaSink(Sink):
             made = outgoing(self, context, lambda: transaction.producer, largest)
             return KafkaTransactionalWriter(self, made, transaction)
         statistics = Statistics()
+        hear = statistics.hear if context.is_reported else None
         settings: Settings = {"client.id": f"{context.job_name}-{context.operator_name}-{context.subtask}"} | (
             self.client_settings()
         )
-        producer = self._create_producer(settings, context, statistics)
+        settings = with_statistics(settings, is_reported=context.is_reported)
+        producer = self._create_producer(settings, hear)
         try:
             # Meanwhile the producer connects.
             limits = self._look_at_topic()
             fitting = with_batch_size(settings, limits.values())
             if fitting != settings:
                 producer.close()
-                producer = self._create_producer(fitting, context, statistics)
+                producer = self._create_producer(fitting, hear)
             made = outgoing(self, context, lambda: producer, self._largest_record(context, limits))
             return KafkaWriter(self, made, producer, statistics)
         except BaseException:
             producer.close()
             raise
 
-    def _create_producer(self, settings: Settings, context: WriterContext, statistics: Statistics) -> Producer:
+    def check_client(self) -> None:
+        """Raises `ConfigError` for properties that a producer cannot have."""
+        self._create_producer(self.client_settings()).close()
+
+    def _create_producer(self, settings: Settings, on_statistics: OnStatistics | None = None) -> Producer:
         try:
             return default_client().producer(
-                with_statistics(settings, is_reported=context.is_reported),
-                token=token_source(dict(self.properties)),
-                on_statistics=statistics.hear if context.is_reported else None,
+                settings, token=token_source(dict(self.properties)), on_statistics=on_statistics
             )
         except ClientError as error:
             raise error_of("the Kafka sink could not be set up", error.failure, self.bootstrap_servers) from None

@@ -12,7 +12,7 @@ from headrace.common.serialization import DeserializationSchema, Deserializer, d
 from headrace.connector import Boundedness, JsonValue, Source, SourceContext, SourceReader, Split, SplitEnumerator
 from headrace.errors import ConfigError, UserCodeError
 from headrace.kafka.client import default_client
-from headrace.kafka.client.protocol import Admin, ClientError, KafkaTopicPartition, Settings
+from headrace.kafka.client.protocol import Admin, ClientError, Consumer, KafkaTopicPartition, OnStatistics, Settings
 from headrace.kafka.deserialization import KafkaRecordDeserializationSchema, ValueOnly
 from headrace.kafka.enumerator import (
     Asked,
@@ -215,16 +215,12 @@ class KafkaSource(Source):
             deserialize = deserializer_of(self.schema)
         is_text = deserialize is decode_utf8
         statistics = Statistics() if context.is_reported else None
-        try:
-            consumer = default_client().consumer(
-                with_statistics(settings, is_reported=context.is_reported),
-                with_text=is_text,
-                whole_records=is_whole,
-                token=token_source(properties),
-                on_statistics=None if statistics is None else statistics.hear,
-            )
-        except ClientError as error:
-            raise error_of("the Kafka source could not be set up", error.failure, self.bootstrap_servers) from None
+        consumer = self._create_consumer(
+            with_statistics(settings, is_reported=context.is_reported),
+            with_text=is_text,
+            whole_records=is_whole,
+            on_statistics=None if statistics is None else statistics.hear,
+        )
         return KafkaReader(
             consumer,
             lambda: self.create_admin(f"{context.subtask}-admin-client"),
@@ -242,6 +238,29 @@ class KafkaSource(Source):
             None if self.records_per_second is None else RateLimit(self.records_per_second / context.parallelism),
             statistics,
         )
+
+    def check_client(self) -> None:
+        """Raises `ConfigError` for properties that a consumer cannot have."""
+        self._create_consumer(self.client_settings("check")).close()
+
+    def _create_consumer(
+        self,
+        settings: Settings,
+        *,
+        with_text: bool = False,
+        whole_records: bool = False,
+        on_statistics: OnStatistics | None = None,
+    ) -> Consumer:
+        try:
+            return default_client().consumer(
+                settings,
+                with_text=with_text,
+                whole_records=whole_records,
+                token=token_source(dict(self.properties)),
+                on_statistics=on_statistics,
+            )
+        except ClientError as error:
+            raise error_of("the Kafka source could not be set up", error.failure, self.bootstrap_servers) from None
 
     def _rack_id(self) -> str | None:
         assert self.rack_id_supplier is not None

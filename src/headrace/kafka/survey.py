@@ -94,6 +94,12 @@ class Survey:
         except HeadraceError as error:
             self.complain(self.operators[0], str(error))
             return
+        connectors: list[tuple[str, KafkaSource | KafkaSink]] = [(one.operator, one.source) for one in self.reads]
+        for operator, connector in [*connectors, *((one.operator, one.sink) for one in self.writes)]:
+            try:
+                connector.check_client()
+            except HeadraceError as error:
+                self.complain(operator, str(error))
         self._note(cluster=self._admin.describe_cluster())
 
     def ask(self, is_beside: Callable[[KafkaSource], bool]) -> None:
@@ -261,7 +267,7 @@ def surveys_of(
             case WriteSink(sink=KafkaSink() as sink):
                 create = partial(sink.create_admin, min(_CALL_S, sink.timeout_s))
                 way = survey_of(Role.PRODUCER, dict(sink.properties), create)
-                way.writes.append(Writes(node.name, sink))
+                way.writes.append(Writes(node.name, sink, node.tolerates))
             case _:
                 pass
     for lane in range(lanes(plan)):

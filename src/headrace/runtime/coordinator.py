@@ -53,6 +53,7 @@ from headrace.crash_points import crash_point
 from headrace.errors import ExternalError, HeadraceError, InternalError, StateError
 from headrace.plan.graph import Plan, ReadSource
 from headrace.plan.identity import operator_ids
+from headrace.runtime.job_meters import CheckpointCounts
 from headrace.runtime.link import LaneFailed, Link, ask, tell
 from headrace.runtime.messages import (
     Acknowledged,
@@ -107,23 +108,6 @@ class _InFlight:
     acknowledged: dict[int, Mapping[str, RegionSnapshot]] = field(default_factory=dict)
     manifest: Manifest | None = None
     uncommitted: set[str] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class CheckpointCounts:
-    """A job's checkpoints, over all its attempts. `size_bytes` is that of the last complete one's state."""
-
-    begun: int = 0
-    completed: int = 0
-    under_way: int = 0
-    last_number: int | None = None
-    last_ms: float = 0.0
-    size_bytes: int = 0
-
-    @property
-    def failed(self) -> int:
-        """Those that were given up, or ended with their attempt."""
-        return self.begun - self.completed - self.under_way
 
 
 @dataclass(slots=True)
@@ -357,7 +341,7 @@ class Coordinator:
                 log.warning("looking for new splits of `%s` failed: %s", self._sources[operator_id][0].name, error)
                 continue
             if splits:
-                log.info("`%s` reads %d new splits", self._sources[operator_id][0].name, len(splits))
+                log.info("`%s` reads %d new split(s)", self._sources[operator_id][0].name, len(splits))
                 self._add_splits(operator_id, source, splits)
         for operator_id, due in self._next_discovery.items():
             interval_ms = self._start.enumerators[operator_id].discovery_interval_ms

@@ -59,12 +59,13 @@ from headrace.errors import (
     StateError,
     UserCodeError,
 )
-from headrace.metrics.registry import Sample, Scope
+from headrace.metrics.registry import Sample
 from headrace.plan.graph import Plan
 from headrace.plan.identity import is_exactly_once
 from headrace.plan.parallelism import idle_default, lanes, with_parallelism
 from headrace.runtime.collecting import Collecting, LaneCollected, with_collected
-from headrace.runtime.coordinator import CheckpointCounts, Coordinator, LaneCannotRejoin
+from headrace.runtime.coordinator import Coordinator, LaneCannotRejoin
+from headrace.runtime.job_meters import CheckpointCounts, job_samples
 from headrace.runtime.link import LaneFailed, Link, LocalLink
 from headrace.runtime.restart import delay_before_restart
 from headrace.runtime.settings import Reporter, check_plan, read_settings
@@ -77,7 +78,6 @@ PROGRESS_S = 1.0
 """How often a job says where it is."""
 
 _TEMPORARY = "headrace-job-"
-_JOB_SCOPE = Scope("jobmanager_job")
 
 STEP_WAIT_S = 0.05
 """How long a step may wait for a record: what a signal or a barrier waits for at most when nothing comes."""
@@ -342,6 +342,8 @@ class Job(JobClient):
             try:
                 self._run_attempt(link, coordinator)
                 self._shut_down(link, coordinator, raises=True)
+                if self._stop_requested and self._settings.checkpoint_dir and coordinator.completed is not None:
+                    log.info("job `%s` has stopped with checkpoint %s", self.name, coordinator.completed.id)
                 return
             except Exception as raised:  # noqa: BLE001 - whatever it is, it decides what follows
                 error = raised.error if isinstance(raised, LaneFailed) else raised
@@ -554,22 +556,8 @@ class Job(JobClient):
 
     def samples(self) -> tuple[Sample, ...]:
         """The metrics of the job and of its operators, as they were a second ago at most. From any thread."""
-        checkpoints, passed_ms = self._checkpoints, int((time.monotonic() - self._since) * 1000)
-        is_running = self._status is JobStatus.RUNNING
-        number = checkpoints.last_number
-        values: dict[str, float] = {
-            "uptime": passed_ms if is_running else 0,
-            "downtime": passed_ms if self._status is JobStatus.RESTARTING else 0,
-            "numRestarts": self._attempts,
-            "totalNumberOfCheckpoints": checkpoints.begun,
-            "numberOfInProgressCheckpoints": checkpoints.under_way,
-            "numberOfCompletedCheckpoints": checkpoints.completed,
-            "numberOfFailedCheckpoints": checkpoints.failed,
-            "lastCompletedCheckpointId": -1 if number is None else number,
-            "lastCheckpointDuration": -1 if number is None else int(checkpoints.last_ms),
-            "lastCheckpointSize": -1 if number is None else checkpoints.size_bytes,
-        }
-        return (*(Sample(_JOB_SCOPE, name, value) for name, value in values.items()), *self._samples)
+        passed_ms = int((time.monotonic() - self._since) * 1000)
+        return (*job_samples(self._checkpoints, self._status, passed_ms, self._attempts), *self._samples)
 
     def _settle_savepoint(self, path: Path | None, error: BaseException | None) -> None:
         request = self._savepoint

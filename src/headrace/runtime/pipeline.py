@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from headrace.common.watermark_strategy import Alignment
-from headrace.connector import Batch, DeadLetter, SinkWriter, SourceReader
-from headrace.errors import DataError
+from headrace.connector import Batch, DeadLetter, RecordTooLarge, SinkWriter, SourceReader
+from headrace.errors import ConfigError, DataError, ExternalError
 from headrace.plan.graph import Node, Plan, ReadSource
 from headrace.runtime.failures import Failures, blamed, is_of_the_record, reason, stage
 from headrace.runtime.loop import DESERIALIZER, Loop
@@ -295,12 +295,19 @@ class Pipeline:
                 element = (
                     writer.serialize(letter, timestamp) if writer.serializes_timestamp else writer.serialize(letter)
                 )
+            except ExternalError:
+                raise
             except Exception as error:
                 at = f"topic {record.topic}, partition {record.partition}, offset {record.offset}"
                 where = "an element" if record.is_element else f"the record at {at}"
                 message = (
-                    f"`{letter.operator}` failed on {where} ({letter.message}), and the dead letter cannot be written"
+                    f"`{letter.operator}` failed on {where} ({letter.message}), and the dead letter cannot be written: "
+                    f"{reason(error)}"
                 )
-                raise DataError(f"{message}: {reason(error)}") from error
+                if isinstance(error, RecordTooLarge):
+                    raise DataError(message) from error
+                # No restart helps.
+                cure = "its sink has to take a `DeadLetter`, as a KafkaSink does with a `DeadLetterSerializationSchema`"
+                raise ConfigError(f"{message}; {cure}") from error
         elements.append(element)
         times.append(timestamp)

@@ -313,7 +313,7 @@ class Start:
         match decision:
             case StartFresh():
                 splits = sum(len(op.splits) for region in baseline.regions.values() for op in region.operators.values())
-                log.info("job `%s` starts from the beginning, with %d splits", name, splits)
+                log.info("job `%s` starts from the beginning, with %d split(s)", name, splits)
             case Restore(newest) if decision.fallen_back:
                 log.info(
                     "job `%s` resumes from checkpoint %s; its last transaction was aborted, those records are produced "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +78,18 @@ def test_a_running_job_writes_savepoints_and_another_goes_on_from_one(
     assert not list((tmp_path / ".headrace" / "numbers").glob("savepoint-*"))
 
 
+def test_of_several_jobs_in_a_folder_the_one_that_runs_is_asked(running: subprocess.Popen[str], tmp_path: Path) -> None:
+    folder = tmp_path / ".headrace"
+    shutil.copytree(folder / "numbers", folder / "another", ignore=shutil.ignore_patterns("lock"))
+    result = savepoint(folder, tmp_path / "saved")
+    assert result.exit_code == 0, result.output
+    running.kill()
+    running.wait()
+    refused = savepoint(folder, tmp_path / "saved")
+    assert refused.exit_code == 1
+    assert "2 jobs (another, numbers); name one job's folder in it" in refused.stderr
+
+
 def test_where_no_job_runs_nobody_answers(
     running: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,5 +113,7 @@ def test_on_a_terminal_the_status_is_a_line_and_elsewhere_it_is_not(program: Pat
             said += os.read(parent, 4096)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+        while not re.search(rb"job `numbers` has stopped with checkpoint \d+", said):
+            said += os.read(parent, 4096)
     os.close(parent)
     assert b"starts from the beginning" in said

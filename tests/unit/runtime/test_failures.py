@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from headrace.common import WatermarkStrategy
-from headrace.connector import DeadLetter, Sink, SinkWriter, Stage, Transaction, WriterContext
+from headrace.connector import DeadLetter, RecordTooLarge, Sink, SinkWriter, Stage, Transaction, WriterContext
 from headrace.datastream import DataStream, ErrorPolicy, KeyedProcessFunction, StreamExecutionEnvironment
 from headrace.errors import ConfigError, DataError, ExternalError, HeadraceError, NotSupportedError, UserCodeError
 from headrace.runtime.failures import is_of_the_record
@@ -162,20 +163,36 @@ def test_an_operator_that_says_fail_fails_the_job() -> None:
         run(stream(1, 0, policy=ErrorPolicy.drop()).map(lambda n: 1 // n).on_error(ErrorPolicy.fail()))
 
 
-def test_a_dead_letter_that_cannot_be_written_fails_the_job_and_says_both() -> None:
+@pytest.mark.parametrize(
+    ("refusal", "kind"),
+    [
+        # A restart would end as this attempt did.
+        (TypeError("no bytes"), ConfigError),
+        (RecordTooLarge("too long"), DataError),
+        (ExternalError("no answer"), ExternalError),
+    ],
+)
+def test_a_dead_letter_that_cannot_be_written_fails_the_job_and_says_both(
+    refusal: Exception, kind: type[HeadraceError]
+) -> None:
     class Picky(Kept):
         def create_writer(self, context: WriterContext, transaction: Transaction | None) -> SinkWriter:
             writer = super().create_writer(context, transaction)
 
             def refuse(letter: DeadLetter) -> None:
-                raise DataError("too long")
+                raise refusal
 
             writer.serialize = refuse
             return writer
 
     policy = ErrorPolicy.dead_letter(Picky("dead"))
-    with pytest.raises(HeadraceError, match=r"division.* and the dead letter cannot be written: DataError: too long"):
+    with pytest.raises(HeadraceError, match=str(refusal)) as raised:
         run(stream(1, 0).map(lambda n: 1 // n).on_error(policy))
+    assert type(raised.value) is kind
+    if kind is not ExternalError:
+        assert re.search(
+            rf"division.* and the dead letter cannot be written: {type(refusal).__name__}", str(raised.value)
+        )
 
 
 def test_failures_are_logged_once_for_each_operator_and_then_now_and_again(caplog: pytest.LogCaptureFixture) -> None:
