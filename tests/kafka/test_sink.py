@@ -195,8 +195,11 @@ def test_brokers_that_are_not_there_are_an_error_in_time_with_the_cause(open_wri
 
 def test_what_is_no_bytes_is_a_data_error(open_writer: Open, make_topic: Make) -> None:
     writer = open_writer(make_topic())
-    with pytest.raises(DataError, match=r" a dict.* bytes"):
+    with pytest.raises(DataError, match=r"the value of a record .* is a dict.*`set_value_serialization_schema`"):
         writer.write([b"x", {"a": 1}], None)
+    with_keys = open_writer(make_topic(), key=len)
+    with pytest.raises(DataError, match=r"the key of a record .* is a int.*`set_key_serialization_schema`"):
+        with_keys.write([(1, b"x")], None)
 
 
 def test_closing_waits_for_nobody() -> None:

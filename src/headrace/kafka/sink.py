@@ -470,9 +470,10 @@ class Columns(Outgoing):
 
         def make(element: Any) -> Any:
             made = element if serialize is None else serialize(element)
-            parts = _as_bytes(made if has_keys else (None, made), topic)
-            check_size(wire_size(parts[1], parts[0]), largest)
-            return parts if has_keys else parts[1]
+            key, value = made if has_keys else (None, made)
+            (key,), (value,) = _as_bytes((key,), topic, "key"), _as_bytes((value,), topic)
+            check_size(wire_size(value, key), largest)
+            return (key, value) if has_keys else value
 
         return make
 
@@ -485,7 +486,7 @@ class Columns(Outgoing):
         try:
             producer.produce(self._topic, values, keys, times, partitions)
         except TypeError:
-            checked = None if keys is None else _as_bytes(keys, self._topic)
+            checked = None if keys is None else _as_bytes(keys, self._topic, "key")
             producer.produce(self._topic, _as_bytes(values, self._topic), checked, times, partitions)
 
 
@@ -547,17 +548,18 @@ def _fitting(
 
 def _with_bytes(record: ProducerRecord) -> KafkaProducerRecord:
     topic, given, given_key, partition, timestamp, headers = record
-    value, key = _as_bytes((given, given_key), topic)
+    (value,), (key,) = _as_bytes((given,), topic), _as_bytes((given_key,), topic, "key")
     return KafkaProducerRecord(topic, value, key, partition, timestamp, headers)
 
 
-def _as_bytes(values: Sequence[Any], topic: str) -> Sequence[bytes | None]:
-    """The same values, which have to be like bytes, or None."""
+def _as_bytes(values: Sequence[Any], topic: str, part: str = "value") -> Sequence[bytes | None]:
+    """The same values (or keys, as `part` says), which have to be like bytes, or None."""
     checked = [bytes(value) if isinstance(value, bytes | bytearray | memoryview) else value for value in values]
     for value in checked:
         if value is not None and not isinstance(value, bytes):
             raise DataError(
-                f"a record for topic {topic!r} is a {type(value).__name__}, and has to be bytes; set a serialization "
-                "schema that makes bytes of it (`SimpleStringSchema` for str), or put a map before the sink"
+                f"the {part} of a record for topic {topic!r} is a {type(value).__name__}, and has to be bytes; "
+                f"`set_{part}_serialization_schema` takes a schema that makes bytes of it (`SimpleStringSchema()` of "
+                "a str)"
             )
     return checked
