@@ -25,7 +25,6 @@ from headrace.common.typeinfo import (
     TimestampTypeInfo,
     TimeTypeInfo,
     TypeInformation,
-    Types,
 )
 from headrace.common.types import Row
 from headrace.errors import ConfigError
@@ -35,13 +34,10 @@ from headrace.formats.text import (
     INT_RANGES,
     double_text,
     float_text,
-    parse_boolean,
-    parse_decimal,
-    parse_double,
     parse_sql_date,
     parse_sql_time,
     parse_sql_timestamp,
-    parse_whole,
+    parser_of,
 )
 
 _ALWAYS_QUOTED_CHARS = 24
@@ -336,16 +332,8 @@ def _parser(name: str, declared: TypeInformation, dialect: Dialect, ignores: boo
     match declared:
         case BasicTypeInfo(BasicType.STRING):
             return str
-        case BasicTypeInfo(BasicType.BOOLEAN):
-            return parse_boolean
-        case BasicTypeInfo(kind) if kind in INT_RANGES or kind is BasicType.BIG_INT:
-            return lambda cell: parse_whole(cell, kind)
-        case BasicTypeInfo(BasicType.DOUBLE):
-            return parse_double
-        case BasicTypeInfo(BasicType.FLOAT):
-            return lambda cell: Types.FLOAT().to_internal_type(parse_double(cell))
-        case BasicTypeInfo(BasicType.BIG_DEC):
-            return parse_decimal
+        case BasicTypeInfo() if (parse := parser_of(declared)) is not None:
+            return parse
         case DateTypeInfo():
             return parse_sql_date
         case TimeTypeInfo():

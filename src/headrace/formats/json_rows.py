@@ -55,12 +55,10 @@ from headrace.formats.text import (
     INT_RANGES,
     double_text,
     float_text,
-    parse_boolean,
-    parse_decimal,
-    parse_double,
     parse_iso_time,
     parse_iso_timestamp,
     parse_whole,
+    parser_of,
 )
 
 
@@ -409,16 +407,8 @@ def _key_parser(declared: TypeInformation) -> Converter | None:
 
 def _text_parser(declared: TypeInformation) -> Converter:
     match declared:
-        case BasicTypeInfo(BasicType.BOOLEAN):
-            return parse_boolean
-        case BasicTypeInfo(kind) if kind in INT_RANGES or kind is BasicType.BIG_INT:
-            return lambda text: parse_whole(text, kind)
-        case BasicTypeInfo(BasicType.DOUBLE):
-            return parse_double
-        case BasicTypeInfo(BasicType.FLOAT):
-            return lambda text: Types.FLOAT().to_internal_type(parse_double(text))
-        case BasicTypeInfo(BasicType.BIG_DEC):
-            return parse_decimal
+        case BasicTypeInfo() if (parse := parser_of(declared)) is not None:
+            return parse
         case BasicTypeInfo(BasicType.STRING | BasicType.CHAR):
             return declared.to_internal_type
         case DateTypeInfo():

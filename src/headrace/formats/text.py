@@ -6,9 +6,11 @@ import datetime
 import math
 import re
 import struct
+from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
-from headrace.common.typeinfo import BasicType
+from headrace.common.typeinfo import BasicType, BasicTypeInfo, TypeInformation
 
 INT_RANGES = {
     BasicType.BYTE: (-(1 << 7), (1 << 7) - 1),
@@ -66,6 +68,23 @@ def parse_decimal(text: str) -> Decimal:
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"{text!r:.80} is not a decimal number")
     return Decimal(text)
+
+
+def parser_of(declared: TypeInformation) -> Callable[[str], Any] | None:
+    """What makes a truth value or a number of this type of text; None for a type that is neither."""
+    match declared:
+        case BasicTypeInfo(BasicType.BOOLEAN):
+            return parse_boolean
+        case BasicTypeInfo(kind) if kind in INT_RANGES or kind is BasicType.BIG_INT:
+            return lambda text: parse_whole(text, kind)
+        case BasicTypeInfo(BasicType.DOUBLE):
+            return parse_double
+        case BasicTypeInfo(BasicType.FLOAT):
+            return lambda text: declared.to_internal_type(parse_double(text))
+        case BasicTypeInfo(BasicType.BIG_DEC):
+            return parse_decimal
+        case _:
+            return None
 
 
 def parse_sql_date(text: str) -> datetime.date:
