@@ -65,6 +65,7 @@ class Dialect:
 class CsvRowDeserializationSchema(ReadingSchema):
     """Rows of lines of CSV. Made by `CsvRowDeserializationSchema.Builder(type_info)`.
 
+    >>> from headrace.common import Types
     >>> types = [Types.LONG(), Types.STRING(), Types.BASIC_ARRAY(Types.INT())]
     >>> builder = CsvRowDeserializationSchema.Builder(Types.ROW_NAMED(["id", "name", "tags"], types))
     >>> schema = builder.set_null_literal("-").build()
@@ -148,6 +149,7 @@ class CsvRowDeserializationSchema(ReadingSchema):
 class CsvRowSerializationSchema(WritingSchema):
     """Lines of CSV of rows. Made by `CsvRowSerializationSchema.Builder(type_info)`.
 
+    >>> from headrace.common import Types
     >>> schema = CsvRowSerializationSchema.Builder(Types.ROW([Types.STRING(), Types.DOUBLE()])).build()
     >>> schema.serialize(Row("Lovelace, Ada", 1e7))
     b'"Lovelace, Ada",1.0E7\\n'
