@@ -55,7 +55,7 @@ test-native-sanitized: .venv/.installed ## the native client under AddressSaniti
 	rm -rf $(SANITIZED)
 	mkdir -p $(SANITIZED)
 	cp -R src pyproject.toml README.md LICENSE $(SANITIZED)
-	rm -f $(SANITIZED)/src/headrace/kafka/client/native/_librdkafka.*.so
+	rm -f $(SANITIZED)/src/headrace/kafka/client/native/_librdkafka.*.so $(SANITIZED)/src/headrace/common/_row.*.so
 	cd $(SANITIZED) && CFLAGS='$(SANITIZERS) -fno-omit-frame-pointer -g -O1' LDFLAGS='$(SANITIZERS)' \
 		../../$(BIN)/python -W ignore -c 'from setuptools import setup; setup()' -q build_ext --inplace
 	LD_PRELOAD=$$(gcc -print-file-name=libasan.so):$$(gcc -print-file-name=libubsan.so) \
@@ -118,6 +118,6 @@ lock: .uv/.installed ## choose the versions anew and pin them by hash: Python pa
 
 NATIVE := src/headrace/kafka/client/native
 
-.venv/.installed: .venv/.requirements pyproject.toml $(NATIVE)/_librdkafka.pyx $(NATIVE)/librdkafka.h
+.venv/.installed: .venv/.requirements pyproject.toml $(NATIVE)/_librdkafka.pyx $(NATIVE)/librdkafka.h src/headrace/common/_row.pyx
 	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@touch $@

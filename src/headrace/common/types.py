@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Any
 
+from headrace.common.row_base import RowBase, row_maker
+
 
 class RowKind(Enum):
     """What a row says about the table it belongs to."""
@@ -19,7 +21,7 @@ class RowKind(Enum):
         return ("+I", "-U", "+U", "-D")[self.value]
 
 
-class Row:
+class Row(RowBase):
     """Values in a fixed order, with or without names.
 
     >>> row = Row(name="Ada", born=1815)
@@ -39,11 +41,7 @@ class Row:
     is a KeyError everywhere.
     """
 
-    __slots__ = ("_fields", "_row_kind", "_values")
-
-    _fields: list[str] | None
-    _values: list[Any]
-    _row_kind: RowKind
+    __slots__ = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if args and kwargs:
@@ -66,7 +64,8 @@ class Row:
         return dict(zip(self._fields, map(_unrow, self._values) if recursive else self._values, strict=True))
 
     def get_row_kind(self) -> RowKind:
-        return self._row_kind
+        kind: RowKind = self._row_kind
+        return kind
 
     def set_row_kind(self, row_kind: RowKind) -> None:
         self._row_kind = row_kind
@@ -79,13 +78,7 @@ class Row:
         """The values of these names; all of them where the row has no names. KeyError for an unknown one."""
         if self._fields is None:
             return list(self._values)
-        return [self._values[self._index(name)] for name in names]
-
-    def _index(self, name: str) -> int:
-        try:
-            return (self._fields or []).index(name)
-        except ValueError:
-            raise KeyError(name) from None
+        return [self[name] for name in names]
 
     def __call__(self, *args: Any) -> Row:
         """A row with these values, named by this one's values."""
@@ -95,37 +88,6 @@ class Row:
 
     def __contains__(self, item: Any) -> bool:
         return item in (self._values if self._fields is None else self._fields)
-
-    # These three are part of many a job's loop, so names are looked for without a call.
-
-    def __getitem__(self, item: int | slice | str) -> Any:
-        if type(item) is str:
-            try:
-                return self._values[self._fields.index(item)]  # type: ignore[union-attr]
-            except (AttributeError, ValueError):
-                raise KeyError(item) from None
-        if type(item) is int:
-            return self._values[item]
-        return self._values[item if isinstance(item, (int, slice)) else self._index(item)]
-
-    def __setitem__(self, key: int | slice | str, value: Any) -> None:
-        if type(key) is str:
-            try:
-                self._values[self._fields.index(key)] = value  # type: ignore[union-attr]
-            except (AttributeError, ValueError):
-                raise KeyError(key) from None
-        elif isinstance(key, slice):
-            self._values[key] = value
-        else:
-            self._values[key if isinstance(key, int) else self._index(key)] = value
-
-    def __getattr__(self, item: str) -> Any:
-        if item[:1] != "_" and self._fields is not None:
-            try:
-                return self._values[self._fields.index(item)]
-            except ValueError:
-                pass
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {item!r}")
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._values)
@@ -154,9 +116,12 @@ class Row:
         return f"Row({', '.join(f'{k}={v!r}' for k, v in zip(self._fields, self._values, strict=False))})"
 
 
+row_of = row_maker(Row, RowKind.INSERT)
+"""A row of these names (None: without) and values: the very lists, not copied."""
+
+
 def _make_row(fields: Sequence[str] | None, values: Sequence[Any], row_kind: RowKind) -> Row:
-    row = Row(*values)
-    row._fields = None if fields is None else list(fields)
+    row: Row = row_of(None if fields is None else list(fields), list(values))
     row._row_kind = row_kind
     return row
 

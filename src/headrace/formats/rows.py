@@ -10,11 +10,7 @@ What `row_reader` compiles for two fields, of which the second has to be convert
             values = [d.f0, c1(d.f1)]
         except Exception:
             return slow(message)
-        row = new(Row)
-        row._fields = names
-        row._values = values
-        row._row_kind = INSERT
-        return row
+        return row_of(names, values)
 
 and `row_writer`:
 
@@ -30,7 +26,6 @@ and `row_writer`:
         return slow(row)
 
 `slow` does the same by the book, is given what the quick way could not take (None too), and makes all errors.
-A row is put together from its parts here, as its constructor costs more than reading the record.
 """
 
 from __future__ import annotations
@@ -47,7 +42,7 @@ from headrace.common.typeinfo import (
     TypeInformation,
     Types,
 )
-from headrace.common.types import Row, RowKind
+from headrace.common.types import row_of
 from headrace.errors import ConfigError
 from headrace.formats.text import INT_RANGES
 
@@ -99,20 +94,14 @@ def row_reader(
             f"        values = [{', '.join(values)}]",
             "    except Exception:",
             "        return slow(message)",
-            "    row = new(Row)",
-            "    row._fields = names",
-            "    row._values = values",
-            "    row._row_kind = INSERT",
-            "    return row",
+            "    return row_of(names, values)",
         ],
         {
             **bindings,
             **{f"c{i}": convert for i, (_, convert) in enumerate(fields) if convert is not None},
             "names": None if names is None else _one_list(tuple(names)),
             "slow": slow,
-            "new": object.__new__,
-            "Row": Row,
-            "INSERT": RowKind.INSERT,
+            "row_of": row_of,
         },
     )
 

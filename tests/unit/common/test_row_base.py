@@ -1,0 +1,100 @@
+"""The two ways to a row's values, the compiled one and Python's, are one."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from operator import getitem, setitem
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.common import Row
+from headrace.common.row_base import PythonRowBase, python_row_maker
+from headrace.common.types import RowKind
+
+compiled = pytest.importorskip("headrace.common._row", reason="no C compiler built it here")
+
+
+class _Text(str):
+    """A text that is not of the type `str` itself."""
+
+
+class _Python(PythonRowBase):
+    __slots__ = ()
+
+
+class _Compiled(compiled.RowBase):  # type: ignore[misc,name-defined]
+    __slots__ = ()
+
+
+MAKERS = python_row_maker(_Python, "kind"), compiled.row_maker(_Compiled, "kind")
+
+NAMES = st.sampled_from(["a", "b", "title", "_private", "", "ä"])
+KEYS = st.one_of(
+    NAMES,
+    NAMES.map(_Text),
+    st.integers(-4, 4),
+    st.booleans(),
+    st.slices(4),
+    st.none(),
+    st.floats(),
+    st.binary(max_size=2),
+    st.tuples(st.integers()),
+)
+
+
+def outcome(act: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return act(*arguments)
+    except Exception as error:  # noqa: BLE001 - whatever it is, both have to raise the same
+        return type(error), str(error).replace("_Compiled", "_Python")
+
+
+@given(
+    st.none() | st.lists(NAMES, max_size=4),
+    st.lists(st.integers(), max_size=4),
+    st.lists(st.tuples(st.sampled_from([getitem, setitem, getattr]), KEYS, st.lists(st.integers(), max_size=3))),
+)
+def test_both_give_and_take_the_same(
+    names: list[str] | None, values: list[int], calls: list[tuple[str, Any, Any]]
+) -> None:
+    python, native = (make(None if names is None else list(names), list(values)) for make in MAKERS)
+    for call, key, value in calls:
+        arguments = (key, value) if call is setitem else (key,)
+        assert outcome(call, python, *arguments) == outcome(call, native, *arguments)
+        assert python._values == native._values
+    assert (python._fields, python._row_kind) == (native._fields, native._row_kind) == (names, "kind")
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=["python", "compiled"])
+def test_a_row_is_made_of_the_very_lists(make: Callable[..., Any]) -> None:
+    names, values = ["a"], [7]
+    row = make(names, values)
+    assert row._fields is names
+    assert row._values is values
+
+
+def test_a_name_that_is_equal_but_another_object_is_found() -> None:
+    for make in MAKERS:
+        row = make(["title"], [1])
+        assert row["".join(["ti", "tle"])] == 1
+
+
+def test_rows_are_compiled_here_and_travel() -> None:
+    row = Row(name="Ada", born=1815)
+    assert isinstance(row, compiled.RowBase)
+    row.set_row_kind(RowKind.DELETE)
+    for other in (pickle.loads(pickle.dumps(row)), copy.copy(row), copy.deepcopy(row)):
+        assert other == row
+        assert other.get_row_kind() is RowKind.DELETE
+        other["name"] = "Grace"
+    assert row.name == "Ada"
+
+
+def test_a_row_has_no_other_attributes() -> None:
+    with pytest.raises(AttributeError):
+        Row(name="Ada").born = 1815  # type: ignore[attr-defined]
