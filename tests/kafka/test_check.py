@@ -623,6 +623,9 @@ def test_records_larger_than_a_topic_or_a_source_takes_are_foreseen(
     assert check(roomy, writes(servers, small, "AT_LEAST_ONCE", max_request_size="1000")).of("size") == []
     # A record that is too large is measured before it is sent where its failure is provided for.
     assert check(roomy, writes(servers, small, "AT_LEAST_ONCE"), tolerates=True).of("size") == []
+    # What is compressed cannot be.
+    compressed = writes(servers, small, "AT_LEAST_ONCE", compression_type="lz4")
+    assert only(check(roomy, compressed, tolerates=True).of("size"))["setting"] == "max.request.size"
 
 
 def test_a_value_that_the_client_does_not_take_is_found_before_the_start(

@@ -25,6 +25,7 @@ from headrace.kafka.failures import connection_trouble, is_unknown_topic, may_no
 from headrace.kafka.offsets import Custom, LogOffsets, reset, resolve
 from headrace.kafka.properties import producer_settings, translate
 from headrace.kafka.property_table import Role, read_int
+from headrace.kafka.record_size import largest_record
 from headrace.kafka.serialization import BuiltSchema
 from headrace.kafka.sink import KafkaSink
 from headrace.kafka.source import KafkaSource
@@ -523,10 +524,11 @@ def _replication(sink: KafkaSink, topic: TopicDescription, facts: Facts) -> Iter
 def _written(writes: Writes, topic: str, facts: Facts) -> Iterator[Finding]:
     """What the topic would refuse of what the sink makes."""
     subject, setting = f"topic {topic!r}", "max.request.size"
-    largest = int(producer_settings(dict(writes.sink.properties))["message.max.bytes"])
+    settings = producer_settings(dict(writes.sink.properties))
     taken = facts.of_topic(topic, "max.message.bytes")
-    # Where the job goes on, a record is measured by what the topic takes.
-    if taken is not None and largest > int(taken) and not writes.tolerates:
+    # Where the job goes on, a record is measured by what the topic takes, as far as that can be.
+    largest = largest_record(settings, int(taken) if taken is not None and writes.tolerates else None)
+    if taken is not None and largest > int(taken):
         problem = (
             f"`{writes.operator}` may write records of {largest} bytes (`{setting}`), and the topic takes {taken} "
             "(`max.message.bytes`): one in between would end the job"
