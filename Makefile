@@ -24,8 +24,8 @@ demo: .venv/.installed ## exactly once, shown: a million records through a job t
 	$(BIN)/headrace demo $(ARGS)
 
 # Both Kafka clients are tested: everything with the native one, and what speaks Kafka again with the pure one, but for
-# commands, which stand on what is tested there anyway. With ARGS, or with HEADRACE_CLIENT=pure or native, there is one
-# run.
+# what stands on what is tested there anyway: commands, lanes, and how a start decides. With ARGS, or with
+# HEADRACE_CLIENT=pure or native, there is one run, of everything.
 .PHONY: test
 test: .venv/.installed ## all tests but the long ones: unit, on real Kafka, a selection of crashes, the docs' snippets
 ifneq ($(ARGS)$(HEADRACE_CLIENT),)
@@ -34,9 +34,8 @@ else
 	@if $(BIN)/python -c 'from headrace.kafka.client.native import NativeClient; NativeClient()' 2>/dev/null; then \
 		set -x; HEADRACE_CLIENT=native $(BIN)/pytest && \
 		HEADRACE_CLIENT=pure $(BIN)/pytest tests/kafka tests/crash \
-			--ignore tests/kafka/test_native.py --ignore tests/kafka/test_broker.py \
-			--ignore tests/kafka/test_check.py --ignore tests/kafka/test_kafka_cli.py --ignore tests/kafka/test_dlq.py \
-			--ignore tests/crash/test_kafka_cli.py --ignore tests/crash/test_replays.py; \
+			$(addprefix --ignore tests/kafka/test_,native.py broker.py check.py demo.py dlq.py kafka_cli.py) \
+			$(addprefix --ignore tests/crash/test_,kafka_cli.py lanes.py markers.py replays.py starts.py); \
 	else \
 		echo 'The native Kafka client is not built here (is there a C compiler?): only the pure one is tested.'; \
 		HEADRACE_CLIENT=pure $(BIN)/pytest; \

@@ -173,7 +173,14 @@ def test_every_metric_of_the_page_is_shown_with_its_value(
 
         def is_done(m: Metrics) -> bool:
             committed = m.of(f"{OPERATOR}KafkaSourceReader_topic_partition_committedOffset")
-            return sorted(committed) == log_ends and (m.total("numBytesSend", "out") or 0) >= 27
+            # What comes of a client's statistics comes up to a second later than the rest.
+            consumer = "KafkaSourceReader_KafkaConsumer_topic_partition"
+            return (
+                sorted(committed) == log_ends
+                and (m.total("numBytesSend", "out") or 0) >= 27
+                and (m.total(f"{consumer}_rxmsgs", "in", topic=source) or 0) >= 10
+                and m.total(f"{consumer}_records_lag", "in", topic=source) == 0
+            )
 
         after = until(is_done)
 

@@ -253,7 +253,9 @@ def test_a_topic_that_a_record_chose_and_that_is_not_there_is_named(kafka: DevBr
     builder = KafkaRecordSerializationSchema.builder().set_topic_selector(lambda _: missing)
     schema = builder.set_value_serialization_schema(lambda element: element).build()
     env = environment()
-    env.from_collection([b"x"]).sink_to(sink(kafka.bootstrap_servers, schema, allow_auto_create_topics="false"))
+    # How long the client takes a topic that it does not know for one that was just created.
+    properties = {"allow_auto_create_topics": "false", "topic_metadata_propagation_max_ms": "1000"}
+    env.from_collection([b"x"]).sink_to(sink(kafka.bootstrap_servers, schema, **properties))
     with pytest.raises(ExternalError, match=missing):
         env.execute()
 

@@ -1,5 +1,8 @@
 # cython: language_level=3
-"""`RowBase` and `row_maker` of `headrace.common.row_base`, compiled: what a job's loop does with rows, per field."""
+"""`RowBase`, `row_maker` and `fitting` of `headrace.common.row_base`, compiled: what a job's loop does with rows."""
+
+from cpython.long cimport PyLong_AsLongLongAndOverflow
+from libc.math cimport isfinite
 
 cdef extern from "Python.h":
     ctypedef object (*newfunc)(type, tuple, void *)
@@ -52,3 +55,35 @@ def row_maker(type row_class, row_kind):
         return row
 
     return make
+
+
+def fitting(list names, tuple kinds):
+    cdef Py_ssize_t count = len(kinds)
+
+    def fit(RowBase row not None):
+        cdef list fields = row._fields, values = row._values
+        cdef Py_ssize_t i
+        if fields is not names and fields is not None and fields != names:
+            return None
+        if len(values) != count:
+            return None
+        for i in range(count):
+            if not _is_of(values[i], kinds[i]):
+                return None
+        return values
+
+    return fit
+
+
+cdef bint _is_of(value, kind) except -1:
+    cdef long long number
+    cdef int overflow = 0
+    if value is None or kind is None:
+        return True
+    if type(kind) is int:
+        if type(value) is not int:
+            return False
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        # What is left of the sign is nothing but the sign.
+        return not overflow and number >> (<int> kind - 1) in (0, -1)
+    return type(value) is kind and (kind is not float or isfinite(<double> value))

@@ -1,4 +1,4 @@
-"""What a job's loop does with rows, field by field: `RowBase` with its three ways to a value, and `row_maker`.
+"""What a job's loop does with rows: `RowBase` with its three ways to a value, `row_maker`, and `fitting`.
 
 There are two of each: compiled ones (`_row.pyx`), where their extension was built, and these in Python, which do the
 same; a test holds them against each other. A field that is read and written costs a third of what it does in Python.
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 _Make = Callable[["list[str] | None", "list[Any]"], Any]
+_Fit = Callable[[Any], "list[Any] | None"]
 
 
 class PythonRowBase:
@@ -74,11 +75,36 @@ def python_row_maker(row_class: type[PythonRowBase], row_kind: Any) -> _Make:
     return make
 
 
+def python_fitting(names: list[str], kinds: tuple[Any, ...]) -> _Fit:
+    """A function of a row that gives its values, the very list, if they are what is asked for, else None.
+
+    A row fits that has these names in this order, or none, and a value for each kind: None, or what is exactly of the
+    kind: `str`, `bool`, `float` (a finite one), or the number of bits of a whole number. A kind that is None is any.
+    """
+
+    def fit(row: PythonRowBase) -> list[Any] | None:
+        fields, values = row._fields, row._values
+        if not (fields is names or fields is None or fields == names) or len(values) != len(kinds):
+            return None
+        for value, kind in zip(values, kinds, strict=True):
+            if value is None or kind is None:
+                continue
+            if type(kind) is int:
+                if type(value) is not int or value >> (kind - 1) not in (0, -1):
+                    return None
+            elif type(value) is not kind or (kind is float and value - value != 0.0):
+                return None
+        return values
+
+    return fit
+
+
 if TYPE_CHECKING:
     RowBase = PythonRowBase
     row_maker = python_row_maker
+    fitting = python_fitting
 else:
     try:
-        from headrace.common._row import RowBase, row_maker
+        from headrace.common._row import RowBase, fitting, row_maker
     except ImportError:  # there was no compiler
-        RowBase, row_maker = PythonRowBase, python_row_maker
+        RowBase, row_maker, fitting = PythonRowBase, python_row_maker, python_fitting

@@ -16,11 +16,10 @@ and `row_writer`:
 
     def write(row):
         try:
-            f = row._fields
-            if f is names or f is None or f == names:
-                v0, v1 = row._values
-                if (type(v0) is str or v0 is None):
-                    return encode(S(v0, c1(v1)))
+            values = fit(row)
+            if values is not None:
+                [v0, v1] = values
+                return encode(S(v0, c1(v1)))
         except Exception:
             return slow(row)
         return slow(row)
@@ -32,8 +31,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
+from headrace.common.row_base import fitting
 from headrace.common.typeinfo import (
     BasicType,
     BasicTypeInfo,
@@ -50,13 +50,13 @@ Converter: TypeAlias = Callable[..., Any]
 
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
 
-_TESTS = {
-    BasicType.STRING: "type({v}) is str",
-    BasicType.BOOLEAN: "type({v}) is bool",
-    # Neither nan nor infinite.
-    BasicType.DOUBLE: "type({v}) is float and {v} - {v} == 0.0",
-    **{kind: f"type({{v}}) is int and {low} <= {{v}} <= {high}" for kind, (low, high) in INT_RANGES.items()},
+_KINDS: Mapping[BasicType, Any] = {
+    BasicType.STRING: str,
+    BasicType.BOOLEAN: bool,
+    BasicType.DOUBLE: float,
+    **{kind: high.bit_length() + 1 for kind, (_, high) in INT_RANGES.items()},
 }
+"""What `fitting` can tell by itself."""
 
 
 def row_type(type_info: TypeInformation | None, what: str) -> RowTypeInfo:
@@ -124,32 +124,28 @@ def row_writer(
 ) -> Converter:
     """A function of a row. `finish` gives the text that makes bytes of the texts of its values; a value without a
     converter is written as it is if it is as declared."""
-    numbered = list(enumerate(converters))
-    variables = [f"v{i}" for i, _ in numbered]
-    tests = []
-    for i, convert in numbered:
-        if convert is None:
-            field_type = type_info.field_types[i]
-            assert isinstance(field_type, BasicTypeInfo)
-            tests.append(f"({_TESTS[field_type.basic_type].format(v=f'v{i}')} or v{i} is None)")
+    kinds: list[Any] = []
+    for convert, field_type in zip(converters, type_info.field_types, strict=True):
+        kinds.append(None if convert is not None else _KINDS[cast(BasicTypeInfo, field_type).basic_type])
+    variables = [f"v{i}" for i in range(len(kinds))]
+    made = [f"c{i}(v{i})" if convert else f"v{i}" for i, convert in enumerate(converters)]
     return _compiled(
         "write",
         [
             "def write(row):",
             "    try:",
-            "        f = row._fields",
-            "        if f is names or f is None or f == names:",
-            f"            [{', '.join(variables)}] = row._values",
-            f"            if {' and '.join(tests) or 'True'}:",
-            f"                return {finish([f'c{i}(v{i})' if convert else f'v{i}' for i, convert in numbered])}",
+            "        values = fit(row)",
+            "        if values is not None:",
+            f"            [{', '.join(variables)}] = values",
+            f"            return {finish(made)}",
             "    except Exception:",
             "        return slow(row)",
             "    return slow(row)",
         ],
         {
             **bindings,
-            **{f"c{i}": convert for i, convert in numbered if convert is not None},
-            "names": _one_list(tuple(type_info.get_field_names())),
+            **{f"c{i}": convert for i, convert in enumerate(converters) if convert is not None},
+            "fit": fitting(_one_list(tuple(type_info.get_field_names())), tuple(kinds)),
             "slow": slow,
         },
     )
@@ -157,7 +153,7 @@ def row_writer(
 
 def has_test(type_info: TypeInformation) -> bool:
     """Whether `row_writer` itself can tell that a value is as declared."""
-    return isinstance(type_info, BasicTypeInfo) and type_info.basic_type in _TESTS
+    return isinstance(type_info, BasicTypeInfo) and type_info.basic_type in _KINDS
 
 
 def checked(type_info: TypeInformation, convert: Converter | None) -> Converter | None:

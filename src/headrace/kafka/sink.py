@@ -466,16 +466,26 @@ class Columns(Outgoing):
             self.serialize = self._checking(self.serialize, largest)
 
     def _checking(self, serialize: Callable[[Any], Any] | None, largest: int) -> Callable[[Any], Any]:
-        topic, has_keys = self._topic, self._has_keys
+        topic, room = self._topic, largest - wire_size(None)
 
-        def make(element: Any) -> Any:
-            made = element if serialize is None else serialize(element)
-            key, value = made if has_keys else (None, made)
+        def checked(key: Any, value: Any) -> tuple[bytes | None, bytes | None]:
             (key,), (value,) = _as_bytes((key,), topic, "key"), _as_bytes((value,), topic)
             check_size(wire_size(value, key), largest)
-            return (key, value) if has_keys else value
+            return key, value
 
-        return make
+        # Of each record: what is as it should be costs a look.
+
+        def make(element: Any) -> Any:
+            value = element if serialize is None else serialize(element)
+            return value if type(value) is bytes and len(value) <= room else checked(None, value)[1]
+
+        def make_pair(element: Any) -> Any:
+            key, value = element if serialize is None else serialize(element)
+            if type(value) is bytes and type(key) is bytes and len(key) + len(value) <= room:
+                return key, value
+            return checked(key, value)
+
+        return make_pair if self._has_keys else make
 
     def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
         keys: Sequence[bytes | None] | None = None
@@ -500,9 +510,9 @@ class WholeRecords(Outgoing):
     ) -> None:
         schema.open(context)
         self.dropped = 0
-        self.serialize = schema.maker(context) if isinstance(schema, BuiltSchema) else _checked(schema, context)
-        if largest is not None:
-            self.serialize = _fitting(self.serialize, largest, context)
+        make: Callable[[Any, int], ProducerRecord | None]
+        make = schema.maker(context) if isinstance(schema, BuiltSchema) else _checked(schema, context)
+        self.serialize = make if largest is None else _fitting(make, largest, context)
 
     def produce(self, producer: Producer, values: Sequence[Any], timestamps: Sequence[int] | None) -> None:
         records = [record for record in values if record is not None]
@@ -529,19 +539,21 @@ def _checked(
 
 def _fitting(
     make: Callable[[Any, int], ProducerRecord | None], largest: int, context: KafkaSinkContext
-) -> Callable[[Any, int], KafkaProducerRecord | None]:
+) -> Callable[[Any, int], ProducerRecord | None]:
     """What `make` makes, with a look at what can be written of it."""
 
-    def made(element: Any, timestamp: int) -> KafkaProducerRecord | None:
+    def made(element: Any, timestamp: int) -> ProducerRecord | None:
         record = make(element, timestamp)
         if record is None:
             return None
-        made = _with_bytes(KafkaProducerRecord._make(record))
-        check_record(made)
-        check_size(wire_size(made.value, made.key, made.headers), largest)
-        if made.partition is not None and made.partition not in context.get_partitions_for_topic(made.topic):
-            raise DataError(f"topic {made.topic!r} has no partition {made.partition}")
-        return made
+        topic, value, key, partition, _, headers = record
+        if type(value) is not bytes or type(key) is not bytes:
+            record = _with_bytes(record)
+            value, key = record.value, record.key
+        check_size(wire_size(value, key, headers), largest)
+        if partition is not None and partition not in context.get_partitions_for_topic(topic):
+            raise DataError(f"topic {topic!r} has no partition {partition}")
+        return record
 
     return made
 

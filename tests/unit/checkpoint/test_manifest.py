@@ -39,7 +39,7 @@ def test_manifest_survives_its_file(manifest: object) -> None:
     assert decode_manifest(encode_manifest(manifest), "m.json", JOB) == manifest  # type: ignore[arg-type]
 
 
-@given(st.dictionaries(st.text(), st.dictionaries(st.text(), json_values)))
+@given(st.dictionaries(st.text(), st.dictionaries(st.text(), json_values, max_size=3), max_size=3))
 def test_whatever_a_source_stores_survives(splits: object) -> None:
     operator = OperatorSnapshot(splits=splits)  # type: ignore[arg-type]
     manifest = baseline(r=RegionSnapshot({"source": operator}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from collections.abc import Callable
 from operator import getitem, setitem
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.common import Row
-from headrace.common.row_base import PythonRowBase, python_row_maker
+from headrace.common.row_base import PythonRowBase, python_fitting, python_row_maker
 from headrace.common.types import RowKind
 
 compiled = pytest.importorskip("headrace.common._row", reason="no C compiler built it here")
@@ -76,6 +77,48 @@ def test_a_row_is_made_of_the_very_lists(make: Callable[..., Any]) -> None:
     row = make(names, values)
     assert row._fields is names
     assert row._values is values
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.text(max_size=2),
+    st.text(max_size=2).map(_Text),
+    st.floats(),
+    st.integers(-(2**66), 2**66),
+    st.sampled_from([sign * 2**bits + off for bits in (7, 15, 31, 63) for sign in (1, -1) for off in (-1, 0, 1)]),
+)
+KINDS = st.sampled_from([None, str, bool, float, 8, 16, 32, 64])
+
+
+@given(
+    st.none() | st.lists(NAMES, max_size=3),
+    st.lists(VALUES, max_size=3),
+    st.lists(NAMES, max_size=3),
+    st.lists(KINDS, max_size=3),
+)
+def test_both_say_the_same_of_what_fits(
+    fields: list[str] | None, values: list[Any], names: list[str], kinds: list[Any]
+) -> None:
+    fits = [
+        check(names, tuple(kinds))(make(fields, values))
+        for make, check in zip(MAKERS, (python_fitting, compiled.fitting), strict=True)
+    ]
+    assert fits[0] is fits[1] is (None if fits[0] is None else values)
+
+
+@pytest.mark.parametrize("fitting", [python_fitting, compiled.fitting], ids=["python", "compiled"])
+def test_what_fits(fitting: Callable[..., Any]) -> None:
+    make = MAKERS[fitting is compiled.fitting]
+    fit = fitting(["a", "b"], (8, float))
+    for values in ([127, 0.5], [-128, None], [None, -0.0]):
+        assert fit(make(["a", "b"], values)) is fit(make(None, values)) is values
+    for values in ([128, 0.5], [-129, 0.5], [True, 0.5], ["1", 0.5], [1, 1], [1, math.inf], [1, math.nan], [1], []):
+        assert fit(make(["a", "b"], values)) is None
+    assert fit(make(["b", "a"], [1, 0.5])) is None
+    assert fitting(["a"], (64,))(make(None, [2**63])) is fitting(["a"], (64,))(make(None, [-(2**63) - 1])) is None
+    assert fitting(["a"], (64,))(make(None, [-(2**63)])) == [-(2**63)]
+    assert fitting(["a"], (None,))(make(None, [object])) == [object]
 
 
 def test_a_name_that_is_equal_but_another_object_is_found() -> None:
