@@ -37,7 +37,7 @@ from records import Encoding
 ROWS = (*JOBS, "first", "latency")
 LATENCY_RATE = 100
 FIRST_RESULT_RECORDS = 1_000
-HEAVY = 20
+HEAVY = 5
 """A row of slow functions has so many times fewer records."""
 MEMORY_ROWS = ("map-alo", "keyed")
 _START = time.monotonic()
