@@ -43,7 +43,7 @@ from headrace.runtime.settings import Settings
 from headrace.runtime.worker import Worker
 
 STEP_WAIT_S: Final = 0.01
-"""How long a step may work, or wait for a record: so long what the coordinator says waits, and with it all lanes."""
+"""How long a step may wait for a record: so long what the coordinator says waits, and with it all lanes."""
 
 _PROGRESS_S: Final = 0.5
 _METRICS_S: Final = 1.0
@@ -145,7 +145,7 @@ def _serve(worker: Worker, channel: _Channel, lane: int, *, is_reported: bool) -
         if said is not None:
             worker.handle(said)
         else:
-            _step(worker)
+            _step(worker, channel)
         now = time.monotonic()
         if (worker.outbox or now >= next_progress) and not isinstance(said, Close):
             next_progress = now + _PROGRESS_S
@@ -162,9 +162,9 @@ def _serve(worker: Worker, channel: _Channel, lane: int, *, is_reported: bool) -
         sys.stdout.flush()
 
 
-def _step(worker: Worker) -> None:
+def _step(worker: Worker, channel: _Channel) -> None:
     try:
-        worker.step(STEP_WAIT_S, STEP_WAIT_S)
+        worker.step(STEP_WAIT_S, channel.has_next)
     except SystemExit as error:
         # It would end this process without a word.
         worker.fail(UserCodeError(f"a function called sys.exit({error.code!r}): let it raise an error instead"))
@@ -241,6 +241,10 @@ class _Channel:
         while True:
             self.say(Alive())
             time.sleep(interval_s)
+
+    def has_next(self) -> bool:
+        """Whether the coordinator has said something that was not taken in yet."""
+        return not self._inbox.empty()
 
     def next(self, *, wait: bool) -> Any:
         """What the coordinator has said, or None if that is nothing and it is not to be waited for."""

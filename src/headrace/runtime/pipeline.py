@@ -42,6 +42,11 @@ def next_batch_size(size: int, records: int, elapsed_s: float) -> int:
     return max(1, min(fitting, size * 2, MAX_RECORDS))
 
 
+def never() -> bool:
+    """Nobody calls."""
+    return False
+
+
 class Pipeline:
     """A source of the plan, with everything below it. `writers` are shared with pipelines above the same sinks."""
 
@@ -112,9 +117,10 @@ class Pipeline:
         """Whether every split has been read to its end and everything read has been processed."""
         return self._ends and not self._pending and all(map(self.reader.is_finished, self._generators))
 
-    def step(self, timeout_s: float, work_s: float = STEP_S) -> bool:
-        """Work for about `work_s`; waits at most `timeout_s` for the first record. False: nothing came."""
-        deadline, has_worked = self._clock() + work_s, False
+    def step(self, timeout_s: float, is_called: Callable[[], bool] = never) -> bool:
+        """Work for about `STEP_S`, or until `is_called`, which is asked now and then. Waits at most `timeout_s` for the
+        first record. False: nothing came."""
+        deadline, has_worked = self._clock() + STEP_S, False
         while True:
             if not self._pending:
                 self._pending.extend(self.reader.poll(self._size, 0 if has_worked else timeout_s))
@@ -123,13 +129,13 @@ class Pipeline:
                         self.idle_since = self._clock()
                     return has_worked
                 if not has_worked:
-                    deadline = self._clock() + work_s
+                    deadline = self._clock() + STEP_S
             has_worked = True
-            if not self._process(self._pending[0], deadline):
+            if not self._process(self._pending[0], deadline, is_called):
                 return True
             self._pending.popleft()
             self._start = 0
-            if self._clock() >= deadline:
+            if self._clock() >= deadline or is_called():
                 return True
 
     def progress(self, now_ms: float) -> Progress:
@@ -167,8 +173,8 @@ class Pipeline:
         self.reader.pause_or_resume_splits(ahead - self._paused, self._paused - ahead)
         self._paused = ahead
 
-    def _process(self, batch: Batch, deadline: float) -> bool:
-        """Run the loop over the rest of a batch, until the deadline; True when all of it is done."""
+    def _process(self, batch: Batch, deadline: float, is_called: Callable[[], bool]) -> bool:
+        """Run the loop over the rest of a batch, until the deadline or a call; True when all of it is done."""
         values, timestamps, loop = batch.values, batch.timestamps, self._loop
         split_id = batch.origin.split_id
         generator = self._generators[split_id]
@@ -193,7 +199,7 @@ class Pipeline:
             elapsed = self._clock() - before
             self._size = next_batch_size(self._size, stop - position, elapsed)
             position = stop
-            if before + elapsed >= deadline and position < size:
+            if position < size and (before + elapsed >= deadline or is_called()):
                 is_done = False
                 break
         self._write(timestamps, written)

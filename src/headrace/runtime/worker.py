@@ -78,7 +78,7 @@ from headrace.runtime.messages import (
 )
 from headrace.runtime.meters import Meters, gives_any_number
 from headrace.runtime.operators import OpenOperator, Place, generator_supplier, timestamp_extractor
-from headrace.runtime.pipeline import STEP_S, Pipeline
+from headrace.runtime.pipeline import Pipeline, never
 from headrace.runtime.settings import Settings
 from headrace.runtime.watermarks import (
     MAX_WATERMARK,
@@ -196,10 +196,11 @@ class Worker:
         self._is_running = False
         self.outbox.append(Failed(error))
 
-    def step(self, timeout_s: float, work_s: float = STEP_S) -> None:
-        """Read, process and write for about `work_s`, waiting at most `timeout_s` for the first record."""
+    def step(self, timeout_s: float, is_called: Callable[[], bool] = never) -> None:
+        """Read, process and write for about `STEP_S`, or until `is_called`; waits at most `timeout_s` for the first
+        record."""
         try:
-            self._step(timeout_s, work_s)
+            self._step(timeout_s, is_called)
         except Exception as error:  # noqa: BLE001 - it travels as a message
             self.fail(error)
 
@@ -403,13 +404,13 @@ class Worker:
 
     # --- run ---------------------------------------------------------------------------------------------------------
 
-    def _step(self, timeout_s: float, work_s: float) -> None:
+    def _step(self, timeout_s: float, is_called: Callable[[], bool]) -> None:
         pipelines = [pipeline for pipeline in self._pipelines.values() if not pipeline.is_finished]
-        came = [pipeline.step(0, work_s) for pipeline in pipelines]
+        came = [pipeline.step(0, is_called) for pipeline in pipelines]
         if pipelines and not any(came):
             self._turn += 1
             wait_s = min(timeout_s, 0.005) if len(pipelines) > 1 else timeout_s
-            pipelines[self._turn % len(pipelines)].step(wait_s, work_s)
+            pipelines[self._turn % len(pipelines)].step(wait_s, is_called)
         for writer in self._writers.values():
             writer.poll()
         now = self._clock()

@@ -147,6 +147,22 @@ def test_a_split_holds_the_watermark_back_until_what_it_gave_last_is_processed()
     assert reached == [(1, 0, None), (2, 0, None), (3, 0, None), (3, 1, 0), (3, 2, 1), (3, 3, 8)]
 
 
+def test_a_step_ends_behind_a_slice_when_somebody_calls() -> None:
+    plan = job_of(Numbers(limit=3), strategy=TIMED)
+    reader = AtOnce(Numbers(limit=3))
+    writers = {1: PrintSink().create_writer(WriterContext("job", "sink", 0, 1), None)}
+    loop = compile_loop(plan, 0, {0: Calls(), 1: Calls()})
+    # No time passes: only a call ends a step. Slices grow, as nothing is known of what they take.
+    pipeline = Pipeline(plan, plan.node(0), reader, loop, writers, lambda: 1.0, NO_FAILURES)
+    pipeline.add_splits([NumberSplit("early"), NumberSplit("late")])
+
+    reached = []
+    for _ in range(3):
+        pipeline.step(0, lambda: True)
+        reached.append((reader.done["early"], reader.done["late"]))
+    assert reached == [(1, 0), (3, 0), (3, 3)]
+
+
 def test_nothing_is_presumed_of_a_functions_cost_before_its_first_record() -> None:
     """One that takes seconds for each record must not hold a signal up for a whole batch."""
     asked: list[int] = []
