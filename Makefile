@@ -60,7 +60,8 @@ test-native-sanitized: .venv/.installed ## the native client under AddressSaniti
 	LD_PRELOAD=$$(gcc -print-file-name=libasan.so):$$(gcc -print-file-name=libubsan.so) \
 		ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		PYTHONMALLOC=malloc PYTHONPATH=$(SANITIZED)/src $(BIN)/python -m pytest -p no:cacheprovider \
-		tests/kafka/test_native.py tests/kafka/test_client.py -k 'not memory_is_flat and not pure' $(ARGS)
+		tests/kafka/test_native.py tests/kafka/test_client.py tests/unit/common/test_row_base.py \
+		-k 'not memory_is_flat and not pure' $(ARGS)
 
 .PHONY: matrix
 matrix: .venv/.installed ## what there is of Flink's Kafka connector, each row with its tests, as docs/matrix.md
@@ -75,6 +76,7 @@ wheel: .venv/.installed ## a wheel for this platform, with the native client in 
 	$(UV) venv --quiet --python .uv/bin/python build/wheel
 	$(UV) pip sync --quiet --require-hashes --python build/wheel/bin/python requirements/dev.txt
 	$(UV) pip install --quiet --no-deps --python build/wheel/bin/python dist/*.whl
+	build/wheel/bin/python -c 'import headrace.common._row'
 	HEADRACE_CLIENT=native build/wheel/bin/python -m pytest -p no:cacheprovider tests/kafka/test_native.py \
 		tests/kafka/test_sink.py $(ARGS)
 

@@ -288,6 +288,7 @@ def test_offsets_want_to_know_whose(kafka: DevBroker) -> None:
     result = run(kafka.bootstrap_servers, "offsets")
     assert result.exit_code == 2
     assert "give --group, --checkpoints or --job" in result.stderr
+    assert run(kafka.bootstrap_servers, "offsets", "--group", "nobody's", "--json").exit_code == 1
     result = run(kafka.bootstrap_servers, "offsets", "--group", "nobody's")
     assert result.exit_code == 1
     assert 'there is no group "nobody\'s" on' in result.stderr

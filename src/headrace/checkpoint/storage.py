@@ -23,6 +23,7 @@ import hashlib
 import json
 import os
 import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,6 +59,8 @@ SAVEPOINT_NAME: Final = "savepoint.json"
 _STARTING: Final = "starting-"
 _READ_ATTEMPTS: Final = 100
 _BLOCK_BYTES: Final = 1 << 20
+_LOOKS_WITHIN_S: Final = 0.3
+"""How long somebody who only looks whether a job runs may have its lock, at most."""
 
 
 class EpochTaken(ExternalError):
@@ -114,13 +117,19 @@ class CheckpointFolder:
         with _reporting("lock", file):
             lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                deadline = time.monotonic() + _LOOKS_WITHIN_S
+                while True:
+                    try:
+                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        break
+                    except BlockingIOError:
+                        if time.monotonic() > deadline:
+                            holder = os.pread(lock, 4096, 0).decode(errors="replace")
+                            raise StateError(self._held(holder)) from None
+                    time.sleep(0.01)
                 os.ftruncate(lock, 0)
                 os.pwrite(lock, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
                 self._lock = lock
-            except BlockingIOError:
-                holder = os.pread(lock, 4096, 0).decode(errors="replace")
-                raise StateError(self._held(holder)) from None
             finally:
                 if self._lock != lock:
                     os.close(lock)

@@ -94,7 +94,8 @@ def savepoint(folder: Path, target: Path, timeout: float) -> None:
     is printed; `headrace run --from` starts from it.
     """
     running = [job for job in jobs_in(folder) if _folder_at(job).running() is not None]
-    click.echo(request_savepoint(running[0] if len(running) == 1 else the_job_in(folder), target, timeout))
+    job = running[0] if len(running) == 1 else the_job_in(folder)
+    click.echo(request_savepoint(job, target, timeout, lambda: _folder_at(job).running() is not None))
 
 
 def _show_operator(operator_id: str, operator: OperatorSnapshot) -> None:

@@ -277,12 +277,7 @@ def offsets(where: Where, group: str | None, checkpoints: Path | None, only: tup
             rows = []
             for name in groups or [None]:
                 rows += _offset_rows(admin, cluster, name, described.get(name or ""), positions, only)
-        if is_json:
-            for row in rows:
-                click.echo(json.dumps(asdict(row)))
-            continue
-        if len(clusters) > 1:
-            click.echo(f"cluster {cluster.servers}")
+        heads = []
         for name in groups:
             assert name is not None
             found = described[name]
@@ -291,7 +286,13 @@ def offsets(where: Where, group: str | None, checkpoints: Path | None, only: tup
             if name == group and found.state == "DEAD" and not rows:
                 # What the brokers say of a group that they do not know.
                 raise ExternalError(f"there is no group {name!r} on {cluster.servers}; check --group")
-            click.echo(f"group {name!r}: {found.state.lower()}, members: {len(found.members)}")
+            heads.append(f"group {name!r}: {found.state.lower()}, members: {len(found.members)}")
+        if is_json:
+            for row in rows:
+                click.echo(json.dumps(asdict(row)))
+            continue
+        for head in [f"cluster {cluster.servers}"] * (len(clusters) > 1) + heads:
+            click.echo(head)
         _print_offsets(rows)
 
 

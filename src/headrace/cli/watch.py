@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import sys
@@ -25,6 +26,8 @@ from rich.text import Text
 from headrace.common.completable_future import CompletableFuture
 from headrace.errors import ExternalError, HeadraceError, StateError
 from headrace.runtime import Job, JobProgress
+
+_LOG = logging.getLogger("headrace")
 
 _LOOK_S = 0.25
 _TAKEN_WITHIN_S = 10.0
@@ -82,17 +85,28 @@ class _Watcher:
             del self._pending[name]
             try:
                 answer = {"path": future.result()}
-            except HeadraceError as error:
+            except Exception as error:  # noqa: BLE001 - whatever the job has ended with, whoever waits is told
                 answer = {"error": str(error)}
-            _write_whole(Path(name).with_suffix(".answer"), answer)
+            self._answer(Path(name), answer)
 
     def _take(self, request: Path) -> None:
-        target = json.loads(request.read_bytes())["target"]
-        request.unlink()
+        try:
+            target = json.loads(request.read_bytes())["target"]
+            request.unlink()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            # Withdrawn just now, or none of ours.
+            _LOG.debug("%s is no request: %r", request, error)
+            return
         try:
             self._pending[str(request)] = self._job.trigger_savepoint(target)
         except HeadraceError as error:
-            _write_whole(request.with_suffix(".answer"), {"error": str(error)})
+            self._answer(request, {"error": str(error)})
+
+    def _answer(self, request: Path, answer: dict[str, str]) -> None:
+        try:
+            _write_whole(request.with_suffix(".answer"), answer)
+        except OSError as error:
+            _LOG.warning("a request for a savepoint could not be answered: %s", error)
 
 
 def status_line(progress: JobProgress, before: JobProgress | None) -> str:
@@ -115,8 +129,8 @@ def status_line(progress: JobProgress, before: JobProgress | None) -> str:
     return ", ".join(parts)
 
 
-def request_savepoint(folder: Path, target: Path, timeout_s: float) -> str:
-    """Have the job that works in `folder` write a savepoint below `target`; gives the savepoint's path.
+def request_savepoint(folder: Path, target: Path, timeout_s: float, runs: Callable[[], bool]) -> str:
+    """Have the job that works in `folder`, and `runs`, write a savepoint below `target`; gives the savepoint's path.
 
     Raises `StateError` if no job answers, and for what the job says against it; `ExternalError` if it takes too long.
     """
@@ -131,6 +145,8 @@ def request_savepoint(folder: Path, target: Path, timeout_s: float) -> str:
                 raise StateError(
                     f"no job answers in {folder}; start it with `headrace run`, on this machine, and ask while it runs"
                 )
+            if not request.exists() and not runs() and not answer.exists():
+                raise StateError(f"the job in {folder} ended before it had answered; ask again once it runs")
             if waited_s > timeout_s:
                 raise ExternalError(f"the savepoint was not there within {timeout_s:.0f} s; it may still come")
             time.sleep(_LOOK_S / 5)

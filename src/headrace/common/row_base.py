@@ -1,7 +1,8 @@
 """What a job's loop does with rows: `RowBase` with its three ways to a value, `row_maker`, and `fitting`.
 
-There are two of each: compiled ones (`_row.pyx`), where their extension was built, and these in Python, which do the
-same; a test holds them against each other. A field that is read and written costs a third of what it does in Python.
+There are two of each: compiled ones (`_row.pyx`), where their extension was built, and these in Python, which give and
+take the same; a test holds them against each other. A field that is read and written costs a third of what it does in
+Python.
 """
 
 from __future__ import annotations

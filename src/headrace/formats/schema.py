@@ -70,11 +70,11 @@ def unreadable(what: str, error: Exception, message: bytes = b"") -> DataError:
     """What a deserializer raises; `message` is what it was given, if a schema registry's wire format is none of its.
 
     >>> unreadable("JsonDeserializationSchema", ValueError("no JSON"), b"\\0\\0\\0\\0\\7{}")  # doctest: +ELLIPSIS
-    DataError('JsonDeserializationSchema cannot read these bytes: ValueError: no JSON; they begin as those of a ...')
+    DataError('JsonDeserializationSchema cannot read these bytes: ValueError: no JSON; if they come from...')
     """
     text = f"{what} cannot read these bytes: {reason(error)}"
     if message[:1] == b"\0" and len(message) > 5:
-        text += "; they begin as those of a schema registry do: read them with a `ConfluentRegistry…` schema"
+        text += "; if they come from a schema registry (they begin with 00), a `ConfluentRegistry…` schema reads them"
     return DataError(text)
 
 

@@ -105,10 +105,14 @@ def _brokers(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
     """Looked at here, as librdkafka asks the network for whatever stands there, and waits."""
     given = [broker for part in value.split(",") if (broker := part.strip())]
     for broker in given or [value]:
+        if "@" in broker:
+            # What stands before it may be a password.
+            shown = broker.rpartition("@")[2]
+            raise ConfigError(f"`bootstrap.servers` has a login before {shown!r}; it belongs into `sasl.jaas.config`")
         found = _BROKER.fullmatch(broker)
         if found is None or not 0 < int(found["port"] or 9092) < 65536:
             raise ConfigError(f"`bootstrap.servers` holds {broker!r}; each broker is HOST:PORT, as localhost:9092")
-    return {"bootstrap.servers": value}
+    return {"bootstrap.servers": ",".join(given)}
 
 
 # librdkafka takes a protocol in front.
@@ -227,6 +231,15 @@ def _buffer_memory(value: str, properties: Mapping[str, str]) -> Mapping[str, st
     return {"queue.buffering.max.kbytes": str(max(1, number("buffer.memory", value) // 1024))}
 
 
+def _counted(name: str, setting: str, role: Role | None = None) -> Property:
+    """A number that Headrace goes by itself."""
+
+    def into(value: str, _: Mapping[str, str]) -> Mapping[str, str]:
+        return {setting: str(number(name, value))}
+
+    return Property(name, Translated(into, f"`{setting}`, which has to be a whole number"), role)
+
+
 def _ignore_keys(value: str, properties: Mapping[str, str]) -> Mapping[str, str]:
     return {"partitioner": "random"} if read_bool(properties, "partitioner.ignore.keys", False) else {}
 
@@ -297,7 +310,10 @@ def _rows() -> Iterable[Property]:
         Property("metadata.broker.list", Translated(_brokers, "`bootstrap.servers`")),
         # The same thing under another name.
         Property("fetch.max.wait.ms", Passed("fetch.wait.max.ms"), consumer),
-        Property("max.request.size", Passed("message.max.bytes"), producer),
+        _counted("max.request.size", "message.max.bytes", producer),
+        _counted("message.max.bytes", "message.max.bytes"),
+        _counted("batch.size", "batch.size", producer),
+        _counted("receive.message.max.bytes", "receive.message.max.bytes"),
         Property("request.timeout.ms", Passed("socket.timeout.ms"), consumer),
         Property("receive.buffer.bytes", Translated(_socket_buffer("receive.buffer.bytes"), buffer)),
         Property("send.buffer.bytes", Translated(_socket_buffer("send.buffer.bytes"), buffer)),
@@ -404,9 +420,9 @@ _PASSED: Final = (
         broker.address.family broker.address.ttl connections.max.idle.ms debug enable.metrics.push
         enable.sasl.oauthbearer.unsecure.jwt enable.ssl.certificate.verification https.ca.location https.ca.pem
         enable.sparse.connections log.connection.close log.thread.name max.in.flight
-        max.in.flight.requests.per.connection message.copy.max.bytes message.max.bytes metadata.max.age.ms
+        max.in.flight.requests.per.connection message.copy.max.bytes metadata.max.age.ms
         metadata.request.timeout.ms metadata.recovery.strategy
-        metadata.recovery.rebootstrap.trigger.ms plugin.library.paths receive.message.max.bytes
+        metadata.recovery.rebootstrap.trigger.ms plugin.library.paths
         reconnect.backoff.jitter.ms reconnect.backoff.ms reconnect.backoff.max.ms retry.backoff.ms
         retry.backoff.max.ms
         sasl.oauthbearer.assertion.algorithm sasl.oauthbearer.assertion.claim.aud
@@ -442,7 +458,7 @@ _PASSED: Final = (
     (
         Role.PRODUCER,
         """
-        acks batch.num.messages batch.size compression.codec compression.level compression.type
+        acks batch.num.messages compression.codec compression.level compression.type
         delivery.timeout.ms enable.gapless.guarantee enable.idempotence linger.ms message.send.max.retries
         message.timeout.ms partitioner queue.buffering.backpressure.threshold queue.buffering.max.kbytes
         queue.buffering.max.messages queue.buffering.max.ms queuing.strategy request.required.acks

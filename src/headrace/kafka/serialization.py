@@ -252,9 +252,11 @@ def check_record(record: Any) -> None:
         raise DataError(f"a record serializer has to give a KafkaProducerRecord or None, and gave a {kind}")
     if type(record.topic) is not str or not record.topic:
         raise DataError(f"a record's topic has to be a name, not {record.topic!r}")
-    for what, number in (("partition", record.partition), ("timestamp", record.timestamp)):
-        if number is not None and (type(number) is not int or number < 0):
-            raise DataError(f"a record's {what} has to be a whole number from 0 on, or None, not {number!r}")
+    for what, number, bits in (("partition", record.partition, 31), ("timestamp", record.timestamp, 63)):
+        if number is not None and (type(number) is not int or number >> bits):
+            raise DataError(
+                f"a record's {what} has to be a whole number from 0 on, of {bits} bits, or None, not {number!r:.200}"
+            )
     check_headers(record.headers)
 
 

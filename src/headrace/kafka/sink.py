@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from headrace.common.refusal import refuses
 from headrace.connector import (
@@ -466,9 +467,11 @@ class Columns(Outgoing):
             self.serialize = self._checking(self.serialize, largest)
 
     def _checking(self, serialize: Callable[[Any], Any] | None, largest: int) -> Callable[[Any], Any]:
-        topic, room = self._topic, largest - wire_size(None)
+        topic = self._topic
+        room = largest - wire_size(None)
+        """For key and value together."""
 
-        def checked(key: Any, value: Any) -> tuple[bytes | None, bytes | None]:
+        def look_closer(key: Any, value: Any) -> tuple[bytes | None, bytes | None]:
             (key,), (value,) = _as_bytes((key,), topic, "key"), _as_bytes((value,), topic)
             check_size(wire_size(value, key), largest)
             return key, value
@@ -477,13 +480,13 @@ class Columns(Outgoing):
 
         def make(element: Any) -> Any:
             value = element if serialize is None else serialize(element)
-            return value if type(value) is bytes and len(value) <= room else checked(None, value)[1]
+            return value if type(value) is bytes and len(value) <= room else look_closer(None, value)[1]
 
         def make_pair(element: Any) -> Any:
             key, value = element if serialize is None else serialize(element)
             if type(value) is bytes and type(key) is bytes and len(key) + len(value) <= room:
                 return key, value
-            return checked(key, value)
+            return look_closer(key, value)
 
         return make_pair if self._has_keys else make
 
@@ -547,6 +550,8 @@ def _fitting(
         if record is None:
             return None
         topic, value, key, partition, _, headers = record
+        if _TOPIC.fullmatch(topic) is None:
+            raise DataError(f"{topic!r:.300} cannot be the name of a topic: it has to be 1 to 249 of a-z A-Z 0-9 . _ -")
         if type(value) is not bytes or type(key) is not bytes:
             record = _with_bytes(record)
             value, key = record.value, record.key
@@ -556,6 +561,9 @@ def _fitting(
         return record
 
     return made
+
+
+_TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
 def _with_bytes(record: ProducerRecord) -> KafkaProducerRecord:

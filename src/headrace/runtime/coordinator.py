@@ -246,7 +246,7 @@ class Coordinator:
             self._savepoint_request = self._in_flight.savepoint or self._savepoint_request
             tell(self._link, CheckpointAborted(self._in_flight.id.number))
             self._in_flight = None
-            self.counts.under_way = 0
+            self.counts.give_up()
 
     def tick(self) -> None:
         """Do what is due: discovery, a checkpoint's start or timeout."""
@@ -323,7 +323,7 @@ class Coordinator:
 
     def close(self) -> None:
         """Release the enumerators' clients. May be called twice."""
-        self.counts.under_way = 0
+        self.counts.give_up()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._start.close()
 
@@ -518,7 +518,7 @@ class Coordinator:
         flight = self._in_flight
         assert flight is not None
         self._in_flight = None
-        self.counts.under_way = 0
+        self.counts.give_up()
         self._failures += 1
         log.warning("checkpoint %s failed: %s", flight.id, reason)
         if flight.is_final or self._failures > self._settings.tolerable_failures:

@@ -44,7 +44,16 @@ def reason(error: Exception) -> str:
     >>> reason(KeyError("price")), reason(TimeoutError())
     ("KeyError: 'price'", 'TimeoutError')
     """
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    said = text_of(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def text_of(error: Exception) -> str:
+    """What an exception says; nothing if its own `__str__` fails."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the program's own code may raise anything
+        return ""
 
 
 def stage(node: Node, error: Exception, *, deserializes: bool) -> Stage:
@@ -132,7 +141,7 @@ class Failures:
             at,
             node.name,
             name,
-            str(error),
+            text_of(error),
             self._job,
             self.checkpoint,
             self._attempt,

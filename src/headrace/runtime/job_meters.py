@@ -20,11 +20,13 @@ class CheckpointCounts:
     last_number: int | None = None
     last_ms: float = 0.0
     size_bytes: int = 0
+    failed: int = 0
+    """Those that were given up, or ended with their attempt."""
 
-    @property
-    def failed(self) -> int:
-        """Those that were given up, or ended with their attempt."""
-        return self.begun - self.completed - self.under_way
+    def give_up(self) -> None:
+        """What is under way has failed."""
+        self.failed += self.under_way
+        self.under_way = 0
 
 
 def job_samples(checkpoints: CheckpointCounts, status: JobStatus, since_ms: int, restarts: int) -> tuple[Sample, ...]:

@@ -112,18 +112,21 @@ class Loop:
 
 
 def as_timestamp(given: Any) -> int:
-    """What a timestamp assigner gave, as an int; TypeError for what is no whole number.
+    """What a timestamp assigner gave, as an int; TypeError for what is no whole number, ValueError beyond 64 bits.
 
     >>> as_timestamp(True), as_timestamp(2**40)
     (1, 1099511627776)
     """
     try:
-        return int(index(given))
+        timestamp = int(index(given))
     except TypeError:
         raise TypeError(
             "the timestamp assigner has to return an int, milliseconds since the epoch, and returned "
             f"{given!r:.200} ({type(given).__name__})"
         ) from None
+    if not -1 << 63 <= timestamp < 1 << 63:
+        raise ValueError(f"the timestamp assigner gave {timestamp:.3e} ms, which no timestamp can be")
+    return timestamp
 
 
 def compile_loop(plan: Plan, source_id: int, calls: dict[int, Calls]) -> Loop:
@@ -245,7 +248,7 @@ class _Writer:
         if own.extract is not None:
             self._put(depth, f"t{n} = {self._bind(f'e{n}', own.extract)}({element}, {time})  # {n}")
             time = f"t{n}"
-            self._put(depth, f"if type({time}) is not int:")
+            self._put(depth, f"if type({time}) is not int or not {-1 << 63} <= {time} < {1 << 63}:")
             self._put(depth + 1, f"{time} = {self._bind('as_timestamp', as_timestamp)}({time})  # {n}")
         if own.is_shown:
             self._put(depth, f"{generator}.on_event({element}, {time})  # {n}")

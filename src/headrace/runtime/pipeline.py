@@ -15,7 +15,7 @@ from typing import Any
 
 from headrace.common.watermark_strategy import Alignment
 from headrace.connector import Batch, DeadLetter, RecordTooLarge, SinkWriter, SourceReader
-from headrace.errors import ConfigError, DataError, ExternalError
+from headrace.errors import ConfigError, DataError
 from headrace.plan.graph import Node, Plan, ReadSource
 from headrace.runtime.failures import Failures, blamed, is_of_the_record, reason, stage
 from headrace.runtime.loop import DESERIALIZER, Loop
@@ -301,9 +301,9 @@ class Pipeline:
                 element = (
                     writer.serialize(letter, timestamp) if writer.serializes_timestamp else writer.serialize(letter)
                 )
-            except ExternalError:
-                raise
             except Exception as error:
+                if not is_of_the_record(error):
+                    raise
                 at = f"topic {record.topic}, partition {record.partition}, offset {record.offset}"
                 where = "an element" if record.is_element else f"the record at {at}"
                 message = (

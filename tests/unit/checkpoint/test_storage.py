@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,27 @@ def committed(folder: CheckpointFolder, before: Manifest) -> Manifest:
 
 def test_absent_folder_is_empty(tmp_path: Path) -> None:
     assert CheckpointFolder(tmp_path / "nowhere", JOB).read() == FolderContents()
+
+
+def test_who_only_looks_keeps_no_job_from_starting(tmp_path: Path) -> None:
+    folder, looker = CheckpointFolder(tmp_path, JOB), CheckpointFolder(tmp_path, JOB)
+    folder.lock()
+    folder.release()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            looker.running()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for _ in range(200):
+            folder.lock()
+            folder.release()
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_contents_are_read_with_their_flags(folder: CheckpointFolder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -9,14 +10,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from tests.processes import wait_until
 
 from headrace.cli import watch
 from headrace.cli.main import main
+from headrace.common.completable_future import CompletableFuture
 
 PROGRAM = """
 import time
@@ -80,7 +85,9 @@ def test_a_running_job_writes_savepoints_and_another_goes_on_from_one(
 
 def test_of_several_jobs_in_a_folder_the_one_that_runs_is_asked(running: subprocess.Popen[str], tmp_path: Path) -> None:
     folder = tmp_path / ".headrace"
+    running.send_signal(signal.SIGSTOP)  # so that nothing comes and goes there meanwhile
     shutil.copytree(folder / "numbers", folder / "another", ignore=shutil.ignore_patterns("lock"))
+    running.send_signal(signal.SIGCONT)
     result = savepoint(folder, tmp_path / "saved")
     assert result.exit_code == 0, result.output
     running.kill()
@@ -88,6 +95,45 @@ def test_of_several_jobs_in_a_folder_the_one_that_runs_is_asked(running: subproc
     refused = savepoint(folder, tmp_path / "saved")
     assert refused.exit_code == 1
     assert "2 jobs (another, numbers); name one job's folder in it" in refused.stderr
+
+
+def test_a_job_that_ends_before_it_has_answered_is_not_waited_for(
+    running: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / ".headrace" / "numbers"
+    running.send_signal(signal.SIGSTOP)
+
+    def take_and_die() -> None:
+        wait_until(lambda: list(folder.glob("savepoint-*.request")), "the request")
+        next(folder.glob("savepoint-*.request")).unlink()
+        running.kill()
+        running.wait()
+
+    thread = threading.Thread(target=take_and_die)
+    thread.start()
+    result = savepoint(folder, tmp_path / "saved")
+    thread.join()
+    assert result.exit_code == 1
+    assert "ended before it had answered" in result.stderr
+
+
+def test_what_is_no_request_and_what_a_job_ends_with_stop_no_answer(tmp_path: Path) -> None:
+    ended: Future[str] = Future()
+    ended.set_exception(OverflowError("int too big"))
+
+    class Ending:
+        progress = None
+
+        def trigger_savepoint(self, target: str) -> CompletableFuture[str]:
+            return CompletableFuture(ended)
+
+    (tmp_path / "savepoint-1.request").write_text("{}")
+    (tmp_path / "savepoint-2.request").write_text("no JSON")
+    (tmp_path / "savepoint-3.request").symlink_to(tmp_path / "gone")
+    (tmp_path / "savepoint-4.request").write_text('{"target": "there"}')
+    watcher = watch._Watcher(Ending(), tmp_path, None)  # type: ignore[arg-type]
+    watcher.look()
+    assert json.loads((tmp_path / "savepoint-4.answer").read_bytes()) == {"error": "int too big"}
 
 
 def test_where_no_job_runs_nobody_answers(

@@ -34,6 +34,7 @@ from headrace.kafka import (
 )
 from headrace.kafka.client.protocol import Admin
 from headrace.kafka.serialization import BuiltSchema, check_record
+from headrace.kafka.sink import WholeRecords
 
 
 def source() -> KafkaSourceBuilder:
@@ -336,6 +337,20 @@ def test_what_a_selector_or_a_partitioner_gives_is_looked_at(topic: Any, partiti
     schema = builder.set_value_serialization_schema(str.encode).set_partitioner(Given()).build()
     with pytest.raises(DataError, match=text):
         schema.serialize("x", CONTEXT, None)
+
+
+@pytest.mark.parametrize("topic", ["no such/topic", "a\ud800", "t" * 250, "ä"])
+def test_a_topic_that_can_be_none_is_found_where_a_record_may_fail(topic: str) -> None:
+    builder = KafkaRecordSerializationSchema.builder().set_topic_selector(lambda _: topic)
+    records = WholeRecords(builder.set_value_serialization_schema(str.encode).build(), CONTEXT, largest=1000)
+    with pytest.raises(DataError, match="cannot be the name of a topic"):
+        records.serialize("x", 7)
+
+
+@pytest.mark.parametrize("time", [-1, 1 << 63, 10**30, True, 1.5])
+def test_a_records_timestamp_has_to_be_one(time: Any) -> None:
+    with pytest.raises(DataError, match="timestamp has to be a whole number"):
+        check_record(KafkaProducerRecord("t", b"x", timestamp=time))
 
 
 def test_a_fixed_partitioner_knows_its_subtask() -> None:

@@ -137,15 +137,42 @@ TRANSLATED = {
     *("receive.buffer.bytes", "send.buffer.bytes", "buffer.memory", "sasl.mechanism", "sasl.mechanisms"),
     *("ssl.truststore.location", "ssl.keystore.location", "ssl.endpoint.identification.algorithm"),
     *("partitioner.ignore.keys", "interceptor.classes", "bootstrap.servers", "metadata.broker.list"),
+    *("max.request.size", "message.max.bytes", "batch.size", "receive.message.max.bytes"),
 }
+
+
+@pytest.mark.parametrize("name", ["max.request.size", "message.max.bytes", "batch.size"])
+def test_a_number_that_headrace_goes_by_is_one(name: str) -> None:
+    assert set(translate({name: " 1000 "}, PRODUCER).settings.values()) == {"1000"}
+    with pytest.raises(ConfigError, match=f"`{name}` is '1 MB'; it has to be a whole number"):
+        translate({name: "1 MB"}, PRODUCER)
+
+
+def test_a_login_in_front_of_a_broker_is_refused_and_not_shown() -> None:
+    with pytest.raises(
+        ConfigError, match=r"has a login before 'h:9092'; it belongs into `sasl.jaas.config`"
+    ) as refused:
+        translate({"bootstrap.servers": "a:1,user:opensesame@h:9092"}, CONSUMER)
+    assert "opensesame" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["bootstrap.servers", "metadata.broker.list"])
 @pytest.mark.parametrize(
-    "brokers", ["a", "a:9092", " a:1 , b.c-d_e:65535,", "[::1]:9092,[fe80::1%eth0]", "PLAINTEXT://a:9092", "10.0.0.1:1"]
+    "brokers",
+    [
+        "a",
+        "a:9092",
+        " a:1 , b.c-d_e:65535,",
+        "[::1]:9092,[fe80::1%eth0]",
+        "PLAINTEXT://a:9092",
+        "10.0.0.1:1",
+        "a:1,\n\tb:2",
+    ],
 )
 def test_brokers_are_hosts_and_ports(name: str, brokers: str) -> None:
-    assert translate({name: brokers}, CONSUMER).settings == {"bootstrap.servers": brokers.strip()}
+    (setting,) = translate({name: brokers}, CONSUMER).settings.items()
+    # librdkafka takes a line break for part of a name.
+    assert setting == ("bootstrap.servers", ",".join(part.strip() for part in brokers.split(",") if part.strip()))
 
 
 @pytest.mark.parametrize(

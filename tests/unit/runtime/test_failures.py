@@ -149,6 +149,26 @@ def test_what_is_no_fault_of_the_record_fails_the_job_all_the_same(error: Except
         run(stream(1, policy=ErrorPolicy.drop()).map(fail))
 
 
+@pytest.mark.parametrize("timestamp", [1 << 63, -(1 << 63) - 1, 10**30])
+def test_a_timestamp_that_can_be_none_is_a_fault_of_the_record(timestamp: int) -> None:
+    strategy = WatermarkStrategy.no_watermarks().with_timestamp_assigner(lambda value, _: value)
+    timed = stream(1, timestamp, (1 << 63) - 1, policy=ErrorPolicy.drop()).assign_timestamps_and_watermarks(strategy)
+    assert run(timed) == [[1, (1 << 63) - 1]]
+
+
+def test_an_exception_that_cannot_say_what_it_is_drops_its_record_all_the_same() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            return self.args[7]  # type: ignore[no-any-return]
+
+    def refuse(value: int) -> int:
+        if value == 2:
+            raise Mute
+        return value
+
+    assert run(stream(1, 2, 3, policy=ErrorPolicy.drop()).map(refuse)) == [[1, 3]]
+
+
 def test_a_key_that_cannot_be_one_is_a_fault_of_the_record() -> None:
     class Count(KeyedProcessFunction):
         def process_element(self, value: Any, ctx: Any) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import pickle
 import re
@@ -36,7 +37,7 @@ from headrace.connector.builtin import Collected, CollectSink, PrintSink
 from headrace.datastream import MapFunction, RuntimeContext
 from headrace.errors import ConfigError, ExternalError, RemoteTraceback, UserCodeError
 from headrace.plan.graph import Filter, Map, PlanBuilder, ReadSource, WriteSink
-from headrace.runtime import team
+from headrace.runtime import lane, team
 from headrace.runtime.coordinator import Coordinator
 from headrace.runtime.job import Job, run_job
 from headrace.runtime.team import Team, _dumps
@@ -128,6 +129,22 @@ def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, caplog: pyte
         results = run(Map(slowly), halted, heartbeat_timeout="1500 ms", heartbeat_interval="50 ms")
     assert Counter(results) == Counter({n: len(SPLITS) for n in range(300)})
     assert "gave no sign of life for 1.5 s (`heartbeat.timeout`)" in caplog.text
+
+
+def test_a_step_of_a_lane_ends_when_the_coordinator_has_spoken() -> None:
+    channel = lane._Channel(multiprocessing.Pipe()[0])
+    called: list[bool] = []
+
+    class Asking:
+        def step(self, timeout_s: float, is_called: Callable[[], bool]) -> None:
+            called.append(is_called())
+            channel._inbox.put("a message")
+            called.append(is_called())
+
+    lane._step(Asking(), channel)  # type: ignore[arg-type]
+    assert called == [False, True]
+    assert channel.next(wait=False) == "a message"
+    assert not channel.has_next()
 
 
 def test_a_slow_function_is_no_hang(tmp_path: Path) -> None:
