@@ -56,7 +56,7 @@ for number, reads in enumerate(said["reads"]):
         writing.set_delivery_guarantee(DeliveryGuarantee[writes["guarantee"]])
         writing.set_transactional_id_prefix(writes["topic"] + "-prefix").set_properties(writes["properties"])
         written = stream.sink_to(writing.build()).name("out")
-        if said["tolerates"]:
+        if said.get("tolerates"):
             written.on_error(ErrorPolicy.drop())
     if not said["writes"]:
         stream.print()
