@@ -500,7 +500,7 @@ def test_brokers_that_are_not_named_or_not_there_are_told_of_in_time() -> None:
     gone = run("127.0.0.1:1", "topics", "-X", "default.api.timeout.ms=1000")
     assert gone.exit_code == 1
     assert "`default.api.timeout.ms` says how long to wait" in gone.stderr
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 20
     misspelt = run("127.0.0.1:1", "topics", "-X", "security.protocl=SSL")
     assert misspelt.exit_code == 2
     assert "did you mean `security.protocol`?" in misspelt.stderr

@@ -149,8 +149,8 @@ def test_a_step_of_a_lane_ends_when_the_coordinator_has_spoken() -> None:
 
 def test_a_slow_function_is_no_hang(tmp_path: Path) -> None:
     # Longer than the timeout: that is the case.
-    slept = once(tmp_path, lambda: time.sleep(2))
-    run(slept, heartbeat_timeout="1500 ms", heartbeat_interval="50 ms", restart__strategy_type="none")
+    slept = once(tmp_path, lambda: time.sleep(4))
+    run(slept, heartbeat_timeout="3 s", heartbeat_interval="50 ms", restart__strategy_type="none")
 
 
 def test_an_error_in_a_function_names_lane_operator_and_record() -> None:
