@@ -82,12 +82,22 @@ class Letters:
 
     def _produce(self, producer: Producer, letters: Sequence[DeadLetter]) -> None:
         schema = DeadLetterSerializationSchema(self.topic)
+        failed: list[object] = []
         for letter in letters:
             record: Any = schema.serialize(letter, None, None)  # type: ignore[arg-type]
             timestamp = {} if record.timestamp is None else {"timestamp": record.timestamp}
             headers = list(record.headers)
-            producer.produce(record.topic, record.value, record.key, 0, headers=headers, **timestamp)
+            producer.produce(
+                record.topic,
+                record.value,
+                record.key,
+                0,
+                on_delivery=lambda error, _: failed.append(error) if error is not None else None,
+                headers=headers,
+                **timestamp,
+            )
         assert producer.flush(TIMEOUT_S) == 0
+        assert failed == []
 
     def run(self, command: str, *arguments: str, status: int = 0) -> Result:
         """`headrace dlq COMMAND TOPIC …`."""
@@ -235,7 +245,8 @@ def test_replay_sends_the_original_with_a_count_to_where_it_came_from(letters: L
 
     result = letters.run("replay")
 
-    assert result.stdout.splitlines() == [f"sent 2 letters of {letters.topic}:", f"  2 to {letters.origin}"]
+    said = [f"sent 2 letters of {letters.topic}:", f"  2 to {letters.origin}"]
+    assert result.stdout.splitlines() == said, result.stderr
     first, second = letters.arrived()
     assert (first.value(), first.key(), first.partition()) == (b'{"price": 1}', b"btc", 1)
     assert first.headers() == [("trace", b"1"), ("none", None), (REPLAYS, b"1")]
