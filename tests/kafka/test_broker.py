@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from tests.processes import wait_until
 
 from headrace.broker import KAFKA_VERSIONS, DevBroker
 from headrace.broker.properties import HOST, free_ports
 from headrace.errors import ConfigError, ExternalError
+from headrace.kafka.client.provision import create_topics
 
 _TIMEOUT_S = 60.0
 
@@ -271,3 +273,26 @@ def test_the_command_ends_with_an_error_and_its_last_words_when_its_kafka_is_kil
     assert "Kafka Server started" in errors
     # What is named is still there.
     assert (f"the data and the whole logs are in {folder}" in errors) == is_kept == Path(folder).exists()
+
+
+@pytest.mark.full
+def test_records_with_old_timestamps_stay() -> None:
+    # The first look is half a minute behind the start.
+    looks = {"log.retention.check.interval.ms": "300"}
+    with DevBroker(topics={"history": 1}, properties=looks) as broker:
+        create_topics(broker.bootstrap_servers, {"forgotten": 1}, config={"retention.ms": "1000"})
+        producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 2})
+        consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": "nobody", "log_level": 2})
+
+        def held(topic: str) -> int:
+            first, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), _TIMEOUT_S)
+            return int(end - first)
+
+        # Twice: the second look that finds something to remove began behind the first record.
+        for _ in range(2):
+            for topic in ("history", "forgotten"):
+                producer.produce(topic, b"x", timestamp=1_700_000_000_000)
+            assert producer.flush(_TIMEOUT_S) == 0
+            wait_until(lambda: held("forgotten") == 0, "what is older than its topic keeps is gone")
+        assert held("history") == 2
+        consumer.close()

@@ -55,6 +55,9 @@ def server_properties(node_id: int, ports: Sequence[Ports], log_dir: Path, extra
         "transaction.state.log.replication.factor": replicas,
         "transaction.state.log.min.isr": in_sync,
         "group.initial.rebalance.delay.ms": "0",
+        # By default a record is gone within minutes of its arrival whose own timestamp is older than a week: replayed
+        # history, and every example with a fixed date.
+        "log.retention.ms": "-1",
         # A broker is let in with the heartbeat after it has caught up, and after `kill -9` only once its former self's
         # session has expired: with the defaults (2 s and 9 s) a restart takes 14 s, with these under 4 s.
         "broker.heartbeat.interval.ms": "200",
