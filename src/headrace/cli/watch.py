@@ -31,6 +31,8 @@ _LOG = logging.getLogger("headrace")
 
 _LOOK_S = 0.25
 _TAKEN_WITHIN_S = 10.0
+_TOLD_WITHIN_S = 2.0
+"""A job that has ended gives its last answers a moment later."""
 
 
 @contextlib.contextmanager
@@ -137,7 +139,7 @@ def request_savepoint(folder: Path, target: Path, timeout_s: float, runs: Callab
     name = f"savepoint-{secrets.token_hex(6)}"
     request, answer = folder / f"{name}.request", folder / f"{name}.answer"
     _write_whole(request, {"target": str(target.absolute())})
-    started_at = time.monotonic()
+    started_at = seen_at = time.monotonic()
     try:
         while not answer.exists():
             waited_s = time.monotonic() - started_at
@@ -145,7 +147,9 @@ def request_savepoint(folder: Path, target: Path, timeout_s: float, runs: Callab
                 raise StateError(
                     f"no job answers in {folder}; start it with `headrace run`, on this machine, and ask while it runs"
                 )
-            if not request.exists() and not runs() and not answer.exists():
+            if request.exists() or runs():
+                seen_at = time.monotonic()
+            elif time.monotonic() - seen_at > _TOLD_WITHIN_S:
                 raise StateError(f"the job in {folder} ended before it had answered; ask again once it runs")
             if waited_s > timeout_s:
                 raise ExternalError(f"the savepoint was not there within {timeout_s:.0f} s; it may still come")

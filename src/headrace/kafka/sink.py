@@ -552,7 +552,7 @@ def _fitting(
         topic, value, key, partition, _, headers = record
         if _TOPIC.fullmatch(topic) is None:
             raise DataError(f"{topic!r:.300} cannot be the name of a topic: it has to be 1 to 249 of a-z A-Z 0-9 . _ -")
-        if type(value) is not bytes or type(key) is not bytes:
+        if not (type(value) is bytes or value is None) or not (type(key) is bytes or key is None):
             record = _with_bytes(record)
             value, key = record.value, record.key
         check_size(wire_size(value, key, headers), largest)

@@ -21,7 +21,7 @@ class CheckpointCounts:
     last_ms: float = 0.0
     size_bytes: int = 0
     failed: int = 0
-    """Those that were given up, or ended with their attempt."""
+    """Those that were given up, or ended with their attempt. Counted, as another thread reads this at any moment."""
 
     def give_up(self) -> None:
         """What is under way has failed."""
