@@ -30,7 +30,7 @@ from headrace.errors import HeadraceError
 
 import report
 from contestants import JAVA_SINK, JAVA_SOURCE, JOBS, LANES, METRICS, OURS, Name, title
-from measure import Bench
+from measure import Bench, Throughput
 from peers import FLINK_VERSION, Peers, prepare
 from records import Encoding
 
@@ -39,6 +39,8 @@ LATENCY_RATE = 100
 FIRST_RESULT_RECORDS = 1_000
 HEAVY = 5
 """A row of slow functions has so many times fewer records."""
+DISTURBED = 0.02
+"""The share of the machine that its host may give to others in a run that is not disturbed."""
 MEMORY_ROWS = ("map-alo", "keyed")
 _START = time.monotonic()
 
@@ -78,11 +80,12 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
     }
     source, few, heavy, dressed = "", "", "", ""
     others: dict[Encoding, str] = {}
+    say("warming the broker up")
+    bench.topics.warm_up()
     if any(row in JOBS and not JOBS[row].dressed and JOBS[row].encoding == "json" for row in chosen):
         source = bench.topics.create("bench.items", append_time=False)
         say(f"writing {options.records:,} records")
         bench.topics.fill(source, options.records, say)
-        say("warming the broker up")
         bench.throughput("map-eos", "loop", source, options.records)
     if any(row in JOBS and JOBS[row].dressed for row in chosen):
         dressed = bench.topics.create("bench.dressed", append_time=False)
@@ -114,9 +117,13 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
                 else:
                     topic, records = (heavy, options.records // HEAVY) if row == "heavy" else (source, options.records)
                     topic = dressed if JOBS[row].dressed else others.get(JOBS[row].encoding, topic)
-                    run = bench.throughput(row, name, topic, records)
-                    results.throughput.setdefault(row, {}).setdefault(name, []).append(run)
-                    say(f"{at}{run.records_s:9,.0f} records/s, {run.cpu_us:.2f} µs CPU each")
+                    runs: list[Throughput] = []
+                    while not runs or (runs[-1].stolen > DISTURBED and len(runs) < options.attempts):
+                        runs.append(run := bench.throughput(row, name, topic, records))
+                        taken = f", {run.stolen:.0%} of the machine away" if run.stolen > DISTURBED else ""
+                        say(f"{at}{run.records_s:9,.0f} records/s, {run.cpu_us:.2f} µs CPU each{taken}")
+                    least = min(runs, key=lambda run: run.stolen)
+                    results.throughput.setdefault(row, {}).setdefault(name, []).append(least)
     # In the order of the lists, not of the last round.
     order: tuple[Name, ...] = (*OURS, "loop", "flink", "pyflink", *LANES, *METRICS)
     for row in results.throughput:
@@ -150,6 +157,8 @@ def settings(options: argparse.Namespace, peers: Peers | None) -> dict[str, obje
         "records": f"{options.records:,} of 170 bytes; {options.rounds} rounds, contestants in turn",
         "checkpoints, commits": "each second",
         "records/s": "from the broker's append of the first output to that of the last; median (least–most)",
+        "attempts": f"{options.attempts} of a run while the host takes over {DISTURBED:.0%} of the machine; "
+        "the least disturbed counts",
         "CPU": "of the program and its children in that time, without the broker",
         "ratios": "round by round; median (least–most)",
         "2nd half": "the same over the second half of the records: a JVM has warmed up by then",
@@ -168,6 +177,14 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--records", type=int, help="in each run (default 1,000,000; 2,000,000 with peers)")
     parser.add_argument("--rounds", type=int, help="default 5; 3 with peers")
+    parser.add_argument(
+        "--attempts",
+        type=int,
+        default=1,
+        metavar="N",
+        help="so many at a run, while the host of this virtual machine takes more than"
+        f" {DISTURBED:.0%} of it for others; the least disturbed counts (default 1)".replace("%", "%%"),
+    )
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     names = (*OURS, "loop", "flink", "pyflink", *LANES, *METRICS)
     parser.add_argument("--contestants", nargs="+", choices=names, metavar="NAME")

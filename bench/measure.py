@@ -8,6 +8,7 @@ CPU is that of the program and its children (the broker's is not in it) between 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import statistics
 import threading
@@ -35,11 +36,15 @@ _CHECKED = 10
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Records per second over the whole run and over its second half, and CPU microseconds per record."""
+    """Records per second over the whole run and over its second half, and CPU microseconds per record.
+
+    `stolen` is the share of the machine's cores that its host gave to others meanwhile.
+    """
 
     records_s: float
     second_half_s: float
     cpu_us: float
+    stolen: float
     rss_first_mb: float
     rss_last_mb: float
     rss_max_mb: float
@@ -94,6 +99,8 @@ class Bench:
     def throughput(self, row: str, name: Name, source: str, records: int) -> Throughput:
         """One bounded run over the `records` records of topic `source`."""
         run = self._new_run(f"{row}-{name}", source)
+        # What earlier runs wrote is on the disk now, and not while this one is measured.
+        os.sync()
         with self._started(name, JOBS[row], run) as process, _scraped(process, wanted=name == "scraped"):
             process.wait(_RUN_TIMEOUT_S + records / 5_000)
             check = _Check(row)
@@ -101,9 +108,10 @@ class Bench:
             check.verify(records)
             start_s, end_s = output.first_ms / 1000, output.last_ms / 1000
             cpu_us = process.cpu_s(start_s, end_s) / records * 1e6
+            stolen = process.stolen_s(start_s, end_s) / (end_s - start_s) / (os.cpu_count() or 1)
             memory = process.rss_bytes(start_s, end_s)
         self.topics.delete(run.output)
-        return _throughput(output, cpu_us, memory)
+        return _throughput(output, cpu_us, stolen, memory)
 
     def first_result(self, name: Name, source: str) -> float:
         """Seconds from the start of the process until a reader that waits at the output topic has a record."""
@@ -221,13 +229,14 @@ class _Check:
                 raise RuntimeError("keyed: the counts that came out are not 1..n for every key")
 
 
-def _throughput(output: Output, cpu_us: float, memory: list[int]) -> Throughput:
+def _throughput(output: Output, cpu_us: float, stolen: float, memory: list[int]) -> Throughput:
     quarter = max(1, len(memory) // 4)
     mega = 1e6
     return Throughput(
         output.rate(),
         output.rate(0.5),
         cpu_us,
+        stolen,
         statistics.fmean(memory[:quarter] or [0]) / mega,
         statistics.fmean(memory[-quarter:] or [0]) / mega,
         max(memory, default=0) / mega,

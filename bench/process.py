@@ -31,6 +31,7 @@ class Measured:
         self._times_s: list[float] = []
         self._cpu_s: list[float] = []
         self._rss_bytes: list[int] = []
+        self._stolen_s: list[float] = []
         self._ended = threading.Event()
         self._sampler = threading.Thread(target=self._sample, name="sampler", daemon=True)
 
@@ -86,20 +87,24 @@ class Measured:
 
     def cpu_s(self, from_s: float, to_s: float) -> float:
         """CPU seconds used between two moments of the wall clock."""
-        return self._cpu_at(to_s) - self._cpu_at(from_s)
+        return self._at(self._cpu_s, to_s) - self._at(self._cpu_s, from_s)
+
+    def stolen_s(self, from_s: float, to_s: float) -> float:
+        """CPU seconds, of all cores, that the host of a virtual machine gave to others; 0 where that is not told."""
+        return self._at(self._stolen_s, to_s) - self._at(self._stolen_s, from_s)
 
     def rss_bytes(self, from_s: float, to_s: float) -> list[int]:
         """Samples of the resident memory between two moments of the wall clock."""
         first, last = bisect.bisect_left(self._times_s, from_s), bisect.bisect_right(self._times_s, to_s)
         return self._rss_bytes[first:last]
 
-    def _cpu_at(self, moment_s: float) -> float:
+    def _at(self, samples: Sequence[float], moment_s: float) -> float:
         at = bisect.bisect_left(self._times_s, moment_s)
         if at == 0 or at == len(self._times_s):
-            return self._cpu_s[0 if at == 0 else -1]
+            return samples[0 if at == 0 else -1]
         earlier, later = self._times_s[at - 1], self._times_s[at]
         part = (moment_s - earlier) / (later - earlier)
-        return self._cpu_s[at - 1] + part * (self._cpu_s[at] - self._cpu_s[at - 1])
+        return samples[at - 1] + part * (samples[at] - samples[at - 1])
 
     def _sample(self) -> None:
         main = psutil.Process(self._process.pid)
@@ -122,3 +127,4 @@ class Measured:
                 self._times_s.append(now_s)
                 self._cpu_s.append(sum(spent.values()))
                 self._rss_bytes.append(rss_bytes)
+                self._stolen_s.append(getattr(psutil.cpu_times(), "steal", 0.0))

@@ -25,6 +25,7 @@ PARTITIONS = 4
 _BATCH = 5_000
 _PROGRESS = 1_000_000
 _SILENCE_S = 20.0
+_WARMING_REQUESTS = 60_000
 
 
 @dataclass(slots=True)
@@ -107,7 +108,30 @@ class Topics:
         if failed or left:
             raise RuntimeError(f"{len(failed) + left} records of {name} could not be written: {failed[:1]}")
 
-    def producer(self, on_error: Callable[[object], None], *, linger_ms: float) -> Producer:
+    def warm_up(self) -> None:
+        """Sends the broker so many requests that its JVM has compiled what it does with one.
+
+        HotSpot counts calls, so a million records in a few hundred large requests leave it cold: it would compile on
+        the cores of the runs that are measured, and that for minutes.
+        """
+        name = self.create("bench.warming", append_time=True)
+        failed: list[object] = []
+        producer = self.producer(failed.append, linger_ms=0, batch_records=1)
+        for number in range(_WARMING_REQUESTS):
+            if number % 1000 == 0:
+                producer.flush(30)
+            producer.produce(name, record(number), None, number % PARTITIONS)
+        left = producer.flush(30)
+        if failed or left:
+            raise RuntimeError(f"{len(failed) + left} records of {name} could not be written: {failed[:1]}")
+        read = sum(len(messages) for messages in self._batches(name, fetch_bytes=1))
+        if read != _WARMING_REQUESTS:
+            raise RuntimeError(f"{name} has {read} records, not {_WARMING_REQUESTS}")
+        self.delete(name)
+
+    def producer(
+        self, on_error: Callable[[object], None], *, linger_ms: float, batch_records: int = 10_000
+    ) -> Producer:
         """A producer that calls back for records that failed, and only for those."""
 
         def on_delivery(error: object, _message: Message) -> None:
@@ -118,13 +142,14 @@ class Topics:
             {
                 "bootstrap.servers": self._bootstrap,
                 "linger.ms": linger_ms,
+                "batch.num.messages": batch_records,
                 "acks": "all",
                 "delivery.report.only.error": True,
                 "on_delivery": on_delivery,
             }
         )
 
-    def reader(self, name: str, *, committed: bool = True) -> Consumer:
+    def reader(self, name: str, *, committed: bool = True, fetch_bytes: int = 4 << 20) -> Consumer:
         """A consumer at the beginning of every partition; it belongs to no group."""
         consumer = Consumer(
             {
@@ -135,7 +160,7 @@ class Topics:
                 "isolation.level": "read_committed" if committed else "read_uncommitted",
                 "fetch.queue.backoff.ms": 2,
                 "queued.min.messages": 200_000,
-                "fetch.message.max.bytes": 4 << 20,
+                "fetch.message.max.bytes": fetch_bytes,
                 "enable.partition.eof": True,
             }
         )
@@ -155,8 +180,8 @@ class Topics:
         """value → LogAppendTime in milliseconds, of a topic whose values are distinct."""
         return {m.value(): m.timestamp()[1] for messages in self._batches(name) for m in messages}
 
-    def _batches(self, name: str) -> Iterable[list[Message]]:
-        consumer = self.reader(name)
+    def _batches(self, name: str, fetch_bytes: int = 4 << 20) -> Iterable[list[Message]]:
+        consumer = self.reader(name, fetch_bytes=fetch_bytes)
         ended: set[int] = set()
         deadline = time.monotonic() + _SILENCE_S
         try:
