@@ -27,7 +27,8 @@ from headrace.common import options
 from headrace.common.configuration import Configuration
 from headrace.errors import ConfigError, HeadraceError, StateError
 from headrace.kafka.client.protocol import Failure
-from headrace.kafka.findings import Area, Checkpointing, Finding, Severity, split_cure
+from headrace.kafka.facts import Checkpointing
+from headrace.kafka.findings import Area, Finding, Severity, split_cure
 from headrace.kafka.survey import Survey, ask_all, surveys_of
 from headrace.plan.graph import Plan
 from headrace.plan.identity import operator_ids

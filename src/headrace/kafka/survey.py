@@ -34,16 +34,8 @@ from headrace.kafka.client.protocol import (
 )
 from headrace.kafka.client.reports import shared_settings
 from headrace.kafka.enumerator import Asked, Partitions, TopicPattern, is_subscribed, topics_of
-from headrace.kafka.findings import (
-    Checkpointing,
-    Facts,
-    Finding,
-    Reads,
-    Transacts,
-    Writes,
-    findings,
-    partitions_read,
-)
+from headrace.kafka.facts import Checkpointing, Facts, Reads, Transacts, Writes
+from headrace.kafka.findings import Finding, findings, partitions_read
 from headrace.kafka.offsets import Custom, LogOffsets, needs
 from headrace.kafka.properties import translate
 from headrace.kafka.property_table import Role

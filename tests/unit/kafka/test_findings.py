@@ -26,7 +26,8 @@ from headrace.kafka.client.protocol import (
     TopicDescription,
 )
 from headrace.kafka.enumerator import Partitions
-from headrace.kafka.findings import Area, Checkpointing, Facts, Finding, Reads, Severity, Transacts, Writes, findings
+from headrace.kafka.facts import Checkpointing, Facts, Reads, Transacts, Writes
+from headrace.kafka.findings import Area, Finding, Severity, findings
 from headrace.kafka.offsets import LogOffsets, OffsetsInitializer, PartitionOffsetsRetriever
 from headrace.kafka.split import KafkaSplit
 from headrace.kafka.transaction import MarkerPlace
