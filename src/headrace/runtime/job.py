@@ -23,13 +23,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-import os
 import random
 import secrets
-import shutil
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -70,6 +67,7 @@ from headrace.runtime.link import LaneFailed, Link, LocalLink
 from headrace.runtime.restart import delay_before_restart
 from headrace.runtime.settings import Reporter, check_plan, read_settings
 from headrace.runtime.signals import stopped_by_signals
+from headrace.runtime.temporary import temporary_root
 from headrace.runtime.worker import Worker
 
 log = logging.getLogger("headrace")
@@ -77,11 +75,8 @@ log = logging.getLogger("headrace")
 PROGRESS_S = 1.0
 """How often a job says where it is."""
 
-_TEMPORARY = "headrace-job-"
-
 STEP_WAIT_S = 0.05
 """How long a step may wait for a record: what a signal or a barrier waits for at most when nothing comes."""
-
 
 Watch: TypeAlias = "Callable[[Job], contextlib.AbstractContextManager[object]]"
 """What goes on around a job's run: the command line's status, and its answers to other commands."""
@@ -302,8 +297,7 @@ class Job(JobClient):
                     stack.enter_context(self._shown(self._settings.reporter))
                 root = self._settings.checkpoint_dir
                 if root is None:
-                    root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_TEMPORARY)))
-                    _sweep(root)
+                    root = stack.enter_context(temporary_root())
                 folder = CheckpointFolder(root, self._plan.job_name)
                 folder.lock()
                 stack.callback(folder.release)
@@ -611,23 +605,6 @@ def _alone_in_this_process(plan: Plan, folder: CheckpointFolder) -> Iterator[Non
         yield
     finally:
         del _running[name]
-
-
-def _sweep(own: Path) -> None:
-    """Remove the temporary folders of runs that were killed: theirs, of this user, that nobody holds any more."""
-    for folder in own.parent.glob(f"{_TEMPORARY}*"):
-        with contextlib.suppress(OSError, StateError, ExternalError):
-            if folder == own or folder.stat().st_uid != os.getuid():
-                continue
-            # An empty one belongs to a run that is just taking it.
-            locks = [lock for lock in folder.glob("*/lock") if lock.stat().st_size]
-            held = [CheckpointFolder(folder, lock.parent.name) for lock in locks]
-            for each in held:
-                each.lock()
-            if held:
-                shutil.rmtree(folder, ignore_errors=True)
-            for each in held:
-                each.release()
 
 
 @contextlib.contextmanager
