@@ -1,6 +1,6 @@
 """Headrace's benchmark: ratios, measured in one run, contestants in turn, equal settings printed with the result.
 
-    make bench                              against the hand-written loop, in under ten minutes
+    make bench                              against the hand-written loop
     make bench PEERS=all                    against PyFlink and Flink in Java as well (needs a JDK; longer)
     python bench/bench.py --quick           a look, not a result: few records, one round
     python bench/bench.py --memory          resident memory over 10,000,000 records
@@ -20,7 +20,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -80,12 +81,14 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
     }
     source, few, heavy, dressed = "", "", "", ""
     others: dict[Encoding, str] = {}
-    say("warming the broker up")
-    bench.topics.warm_up()
+    if not options.quick:
+        say("warming the broker up")
+        bench.topics.warm_up()
     if any(row in JOBS and not JOBS[row].dressed and JOBS[row].encoding == "json" for row in chosen):
         source = bench.topics.create("bench.items", append_time=False)
         say(f"writing {options.records:,} records")
         bench.topics.fill(source, options.records, say)
+        # The broker's transactions are warm then, too.
         bench.throughput("map-eos", "loop", source, options.records)
     if any(row in JOBS and JOBS[row].dressed for row in chosen):
         dressed = bench.topics.create("bench.dressed", append_time=False)
@@ -119,17 +122,22 @@ def measure(bench: Bench, options: argparse.Namespace, peers: Peers | None, resu
                 else:
                     topic, records = (heavy, options.records // HEAVY) if row == "heavy" else (source, options.records)
                     topic = dressed if JOBS[row].dressed else others.get(JOBS[row].encoding, topic)
-                    runs: list[Throughput] = []
-                    while not runs or (runs[-1].stolen > DISTURBED and len(runs) < options.attempts):
-                        runs.append(run := bench.throughput(row, name, topic, records))
-                        taken = f", {run.stolen:.0%} of the machine away" if run.stolen > DISTURBED else ""
-                        say(f"{at}{run.records_s:9,.0f} records/s, {run.cpu_us:.2f} µs CPU each{taken}")
-                    least = min(runs, key=lambda run: run.stolen)
-                    results.throughput.setdefault(row, {}).setdefault(name, []).append(least)
+                    run = least_disturbed(partial(bench.throughput, row, name, topic, records), options.attempts, at)
+                    results.throughput.setdefault(row, {}).setdefault(name, []).append(run)
     # In the order of the lists, not of the last round.
     order: tuple[Name, ...] = (*OURS, "loop", "flink", "pyflink", *LANES, *METRICS)
     for row in results.throughput:
         results.throughput[row] = {n: results.throughput[row][n] for n in order if n in results.throughput[row]}
+
+
+def least_disturbed(measured: Callable[[], Throughput], attempts: int, at: str) -> Throughput:
+    """A run that is not disturbed; of `attempts` that all were, the one of which the host took least."""
+    runs: list[Throughput] = []
+    while not runs or (runs[-1].stolen > DISTURBED and len(runs) < attempts):
+        runs.append(run := measured())
+        taken = f", {run.stolen:.0%} of the machine away" if run.stolen > DISTURBED else ""
+        say(f"{at}{run.records_s:9,.0f} records/s, {run.cpu_us:.2f} µs CPU each{taken}")
+    return min(runs, key=lambda run: run.stolen)
 
 
 def measure_memory(bench: Bench, options: argparse.Namespace, results: report.Results) -> None:

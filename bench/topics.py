@@ -26,6 +26,7 @@ _BATCH = 5_000
 _PROGRESS = 1_000_000
 _SILENCE_S = 20.0
 _WARMING_REQUESTS = 100_000
+_FETCH_BYTES = 4 << 20
 
 
 @dataclass(slots=True)
@@ -149,7 +150,7 @@ class Topics:
             }
         )
 
-    def reader(self, name: str, *, committed: bool = True, fetch_bytes: int = 4 << 20) -> Consumer:
+    def reader(self, name: str, *, committed: bool = True, fetch_bytes: int = _FETCH_BYTES) -> Consumer:
         """A consumer at the beginning of every partition; it belongs to no group."""
         consumer = Consumer(
             {
@@ -180,7 +181,7 @@ class Topics:
         """value → LogAppendTime in milliseconds, of a topic whose values are distinct."""
         return {m.value(): m.timestamp()[1] for messages in self._batches(name) for m in messages}
 
-    def _batches(self, name: str, fetch_bytes: int = 4 << 20) -> Iterable[list[Message]]:
+    def _batches(self, name: str, fetch_bytes: int = _FETCH_BYTES) -> Iterable[list[Message]]:
         consumer = self.reader(name, fetch_bytes=fetch_bytes)
         ended: set[int] = set()
         deadline = time.monotonic() + _SILENCE_S
