@@ -405,7 +405,8 @@ cdef class Handle:
             text = rd_kafka_event_error_string(event)
             told.append(ClientFailed(failure_of(code, text_of(text), rd_kafka_event_error_is_fatal(event) != 0)))
         elif kind == RD_KAFKA_EVENT_DR:
-            message = rd_kafka_event_message_next(event)
+            # Of records that share their fate: without an error of the event there is none of a record.
+            message = rd_kafka_event_message_next(event) if rd_kafka_event_error(event) else NULL
             while message is not NULL:
                 if message.err:
                     told.append(Failure(
@@ -1044,15 +1045,22 @@ cdef int milliseconds(double seconds) except -1:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
+cdef enum:
+    FLUSH_SLICE_MS = 2
+
+
 @cython.no_gc_clear
 cdef class Producer(Handle):
-    """Writes records, at will in transactions."""
+    """Writes records, at will in transactions.
+
+    The library reports each delivery, and its record is freed where that is served: in the thread that made it. A
+    record without a report would be freed by one of the library's threads, for whose malloc all others have to wait.
+    """
 
     cdef dict topics  # name → `Topic`
 
     def __cinit__(self, settings, *, on_token=None, on_statistics=None, on_log=None):
         self.topics = {}
-        settings = {**settings, "delivery.report.only.error": "true"}
         self.make(RD_KAFKA_PRODUCER, settings, RD_KAFKA_EVENT_DR, on_token, on_statistics, on_log)
         self.queue = rd_kafka_queue_get_main(self.rk)
         check(rd_kafka_set_log_queue(self.rk, self.queue))
@@ -1207,7 +1215,7 @@ cdef class Producer(Handle):
         return 0
 
     cdef int wait_for_room(self) except -1:
-        """It empties at the latest as deliveries time out. Each thousandth of a second: success is not reported."""
+        """It empties as deliveries are served, at the latest when they have timed out."""
         cdef timespec pause
         pause.tv_sec, pause.tv_nsec = 0, 1000000
         with nogil:
@@ -1249,15 +1257,29 @@ cdef class Producer(Handle):
 
     def flush(self, double timeout_s):
         """Wait until everything is acknowledged or has failed; how many records are neither after `timeout_s`."""
-        cdef int timeout_ms = milliseconds(timeout_s), code
+        cdef int timeout_ms = milliseconds(timeout_s), slice_ms, code
         self.enter()
         try:
-            with nogil:
-                code = rd_kafka_flush(self.rk, timeout_ms)
-            if code == RD_KAFKA_RESP_ERR__TIMED_OUT:
-                return max(1, rd_kafka_outq_len(self.rk))
-            check(code)
-            return 0
+            while True:
+                # A delivery is outstanding for the library until it is served.
+                self.serve(self.told)
+                slice_ms = min(timeout_ms, FLUSH_SLICE_MS)
+                with nogil:
+                    code = rd_kafka_flush(self.rk, slice_ms)
+                timeout_ms -= slice_ms
+                if code != RD_KAFKA_RESP_ERR__TIMED_OUT:
+                    check(code)
+                    return 0
+                if timeout_ms <= 0:
+                    return rd_kafka_outq_len(self.rk)
+        finally:
+            self.is_busy = False
+
+    def outstanding(self):
+        """How many records are neither acknowledged nor have failed, as far as `events` or another call has told."""
+        self.enter()
+        try:
+            return rd_kafka_outq_len(self.rk)
         finally:
             self.is_busy = False
 

@@ -72,7 +72,7 @@ class NativeProducer:
                 self._reports.failures.append(one)
         if fatal is not None:
             raise ClientError(fatal)
-        self._reports.raise_hopeless(lambda: self._handle.flush(0.0))
+        self._reports.raise_hopeless(self._handle.outstanding)
 
     def partitions(self, topic: str, timeout_s: float) -> tuple[int, ...]:
         try:
@@ -88,10 +88,10 @@ class NativeProducer:
         deadline = time.monotonic() + timeout_s
         while True:
             left = self._handle.flush(min(WAIT_SLICE_S, max(0.0, deadline - time.monotonic())))
-            # What failed counts until it is heard of.
             self.poll()
             if not left or time.monotonic() >= deadline:
-                return left and self._handle.flush(0.0)
+                # Not `flush` again: what failed meanwhile counts until it is heard of.
+                return left and self._handle.outstanding()
 
     def take_failures(self) -> list[Failure]:
         return self._reports.take_failures()
