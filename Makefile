@@ -46,6 +46,10 @@ endif
 test-crash: .venv/.installed ## the whole crash suite: every crash point and a hundred random moments (long)
 	$(BIN)/pytest tests/crash -m 'full or not full' $(ARGS)
 
+.PHONY: test-long
+test-long: .venv/.installed ## the other long tests: the model's larger worlds, 200 starts and stops, 100,000,000 records
+	$(BIN)/pytest tests --ignore tests/crash -m full $(ARGS)
+
 SANITIZED := build/sanitized
 SANITIZERS := -fsanitize=address,undefined
 

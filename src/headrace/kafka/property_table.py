@@ -292,7 +292,7 @@ def _rows() -> Iterable[Property]:
         Property("transactional.id", Refused("call `set_transactional_id_prefix` on the sink's builder"), producer),
         Property("enable.partition.eof", Refused("Headrace sets it; a bounded end needs it"), consumer),
         Property("enable.auto.offset.store", Refused("Headrace keeps positions in its checkpoints"), consumer),
-        Property("delivery.report.only.error", Refused("Headrace sets it"), producer),
+        Property("delivery.report.only.error", Refused("Headrace decides which deliveries are reported"), producer),
         Property("log_level", Refused("set the level of the logger `headrace.kafka.client`")),
         Property("log.queue", Refused("set the level of the logger `headrace.kafka.client`")),
         Property("internal.termination.signal", Refused("Headrace waits for no thread of librdkafka")),

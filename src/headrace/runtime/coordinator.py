@@ -427,6 +427,10 @@ class Coordinator:
         self._number += 1
         at = replace(self._last.id, number=self._number)
         self._in_flight = _InFlight(at, now, is_final, self._has_ended, self._savepoint_request)
+        if is_final:
+            # Nobody reads on behind it, also if a lane is lost and it is taken once more.
+            self._next_discovery.clear()
+            self._discoveries.clear()
         self._savepoint_request = None
         self.counts.begun += 1
         self.counts.under_way = 1

@@ -106,7 +106,6 @@ def main(descriptor: int) -> None:
         signal.signal(number, lambda number, frame: None)
     _end_with_parent()
     channel = _Channel(Connection(descriptor))
-    # A child of a function's must not hold the socket, nor speak through it.
     os.register_at_fork(after_in_child=channel.leave)
     setup: Setup = channel.receive()
     sys.argv = list(setup.argv)
@@ -270,9 +269,11 @@ class _Channel:
                 os._exit(_COORDINATOR_GONE)
 
     def leave(self) -> None:
-        """In a forked child: let go of the socket, and log to nobody."""
+        """In a child that a function forks: let go of the socket, log to nobody, and end by a signal as others do."""
         self._connection.close()
         logging.getLogger().handlers.clear()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def put_nowait(self, record: logging.LogRecord) -> None:
         """What `logging.handlers.QueueHandler` wants of a queue."""

@@ -49,15 +49,19 @@ def stopped_by_signals(running: Callable[[], Iterable[Stoppable]]) -> Iterator[N
 
 @dataclass(slots=True, eq=False)
 class _Handler:
-    """What a signal calls. `before` is what each called until then, `asked` the jobs that were stopped by one."""
+    """What a signal calls. `before` is what each called until then, `asked` the jobs that were stopped by one.
+
+    A process that was forked off has these handlers too, and none of the jobs.
+    """
 
     running: Callable[[], Iterable[Stoppable]]
     before: dict[signal.Signals, Any]
     asked: list[Stoppable] = field(default_factory=list)
+    process: int = field(default_factory=os.getpid)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         handlers = list(self._and_those_around())
-        jobs = [job for handler in handlers for job in handler.running()]
+        jobs = [job for handler in handlers for job in handler.running() if handler.process == os.getpid()]
         if not jobs:
             handlers[-1]._as_before(signal.Signals(number), frame)
             return

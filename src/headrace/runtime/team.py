@@ -22,13 +22,14 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import _lru_cache_wrapper, lru_cache
 from io import BytesIO
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FunctionType
-from typing import Any, Final
+from typing import Any, Final, NewType
 
 import cloudpickle
 
@@ -365,14 +366,26 @@ def _own_names() -> dict[str, Any]:
     return {
         name: value
         for name, value in list(vars(sys.modules["__main__"]).items())
-        if isinstance(value, type | FunctionType) and value.__module__ == "__main__"
+        if isinstance(value, type | FunctionType | _lru_cache_wrapper | NewType) and value.__module__ == "__main__"
     }
 
 
 class _Traveller(cloudpickle.CloudPickler):  # type: ignore[misc]
-    """Takes classes of the program's own file along by value, as far as that can be done."""
+    """Takes what is the program's own file's along by value, as far as that can be done."""
 
     def reducer_override(self, value: Any) -> Any:
+        own = getattr(value, "__dict__", {})
+        if own.get("__module__") == "__main__" and not isinstance(value, type | FunctionType):
+            # It stands for a function or a class, and would go by its name alone.
+            if isinstance(value, _lru_cache_wrapper):
+                return _cached, (value.__wrapped__, value.cache_parameters())
+            if isinstance(value, NewType):
+                return NewType, (value.__name__, value.__supertype__), {"__module__": "__main__"}
+            if isinstance(name := value.__reduce_ex__(pickle.HIGHEST_PROTOCOL), str):
+                raise ConfigError(
+                    f"`{name}` of the program's own file, of {type(value).__qualname__}, cannot be brought to workers; "
+                    "put it into a module beside the program, and import it"
+                )
         if isinstance(value, type) and value.__module__ == "__main__":
             if hasattr(value, "__struct_fields__"):
                 # By value it would be a class without fields.
@@ -384,6 +397,10 @@ class _Traveller(cloudpickle.CloudPickler):  # type: ignore[misc]
                 # What msgspec knows of a dataclass cannot be pickled, and is made again.
                 delattr(value, "__msgspec_cache__")
         return super().reducer_override(value)
+
+
+def _cached(function: Callable[..., Any], parameters: Mapping[str, Any]) -> Any:
+    return lru_cache(**parameters)(function)
 
 
 def _dumps(value: Any) -> bytes:

@@ -289,6 +289,20 @@ def test_new_splits_are_read_and_a_failed_look_is_tried_again(tmp_path: Path, ca
     harness.coordinator.close()
 
 
+def test_nothing_new_is_looked_for_behind_the_last_checkpoint(tmp_path: Path) -> None:
+    class Source(Numbers):
+        def create_enumerator(self, context: Any) -> SplitEnumerator:
+            return Growing()
+
+    harness = Harness(tmp_path, source=Source(), execution_checkpointing_interval="1 h")
+    harness.start()
+    harness.coordinator.stop()
+    harness.turn()
+    harness.after(60)
+    assert not harness.coordinator._discoveries
+    harness.coordinator.close()
+
+
 def test_every_lane_is_told_which_of_them_is_furthest_behind(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     harness.start()
     sent: list[tuple[ToWorker, int]] = []

@@ -566,7 +566,9 @@ def test_elements_that_cannot_be_read_again_are_refused() -> None:
 
 
 PROGRAM = """
+import functools
 import sys
+import typing
 from dataclasses import dataclass
 from headrace.common import Configuration
 from headrace.datastream import StreamExecutionEnvironment
@@ -579,28 +581,38 @@ class Pair:
     number: int
     text: str
 
+Label = typing.NewType("Label", str)
 factor = 3
+
+@functools.lru_cache
+def times(n):
+    return times(n - 1) + factor if n else 0
+
+def labelled(make):
+    def label(n) -> Label:
+        return Label(make(n))
+    return label
+
+label = labelled(beside.text)
 
 env = StreamExecutionEnvironment.get_execution_environment(Configuration())
 env.set_parallelism(2)
 numbers = env.from_source(Numbers(("a", "b"), limit=5), WatermarkStrategy.no_watermarks(), "numbers")
-pairs = numbers.map(lambda n: Pair(n * factor, beside.text(n))).filter(lambda pair: isinstance(pair, Pair))
+pairs = numbers.map(lambda n: Pair(times(n), label(n))).filter(lambda pair: isinstance(pair, Pair))
 found = sorted((pair for pair in pairs.execute_and_collect("pairs")), key=lambda pair: pair.number)
 assert all(type(pair) is Pair for pair in found)
 print(found[::2], sys.argv[1:])
 """
 
 
-def test_a_program_without_guard_runs_with_lambdas_and_classes_of_its_own_file_and_modules_beside_it(
-    tmp_path: Path,
-) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    (tmp_path / "beside.py").write_text("def text(n):\n    return f'<{n}>'\n")
+def output_of(text: str, folder: Path, *arguments: str) -> str:
+    """What a program prints, which has to end well."""
+    program = folder / "program.py"
+    program.write_text(text)
     root = Path(__file__).parents[3]
     path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, str(program), "x"],
+        [sys.executable, str(program), *arguments],
         capture_output=True,
         text=True,
         timeout=60,
@@ -608,8 +620,60 @@ def test_a_program_without_guard_runs_with_lambdas_and_classes_of_its_own_file_a
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_program_without_guard_runs_with_what_its_own_file_has_and_modules_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("def text(n):\n    return f'<{n}>'\n")
     expected = [f"Pair(number={3 * n}, text='<{n}>')" for n in range(5)]
-    assert done.stdout == f"[{', '.join(expected)}] ['x']\n"
+    assert output_of(PROGRAM, tmp_path, "x") == f"[{', '.join(expected)}] ['x']\n"
+
+
+WITH_HELPER = """
+import multiprocessing
+import sys
+import time
+from headrace.common import WatermarkStrategy
+from headrace.datastream import MapFunction, StreamExecutionEnvironment
+from tests.unit.runtime.endless import Numbers
+
+class Helped(MapFunction):
+    def open(self, context):
+        fork = multiprocessing.get_context("fork")
+        self.helper = fork.Process(target=time.sleep, args=[3600], daemon=True)
+        self.helper.start()
+
+    def map(self, value):
+        return value
+
+    def close(self):
+        self.helper.terminate()
+        self.helper.join()
+        print("ended by", -self.helper.exitcode)
+
+env = StreamExecutionEnvironment.get_execution_environment()
+env.set_parallelism(int(sys.argv[1]))
+numbers = env.from_source(Numbers(("a", "b"), limit=5), WatermarkStrategy.no_watermarks(), "numbers")
+numbers.map(Helped()).filter(lambda value: False).print()
+env.execute("helped")
+"""
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_processes_that_functions_fork_hear_signals(tmp_path: Path, lanes: int) -> None:
+    assert output_of(WITH_HELPER, tmp_path, str(lanes)) == f"ended by {signal.SIGTERM:d}\n" * lanes
+
+
+def test_what_would_go_by_its_name_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Named:
+        def __reduce__(self) -> str:
+            return "named"
+
+    named = Named()
+    named.__module__ = "__main__"
+    monkeypatch.setattr(sys.modules["__main__"], "named", named, raising=False)
+    with pytest.raises(ConfigError, match=r"`named` of the program's own file, of .*Named, .* into a module"):
+        _dumps(lambda: named)
 
 
 def test_a_dataclass_that_msgspec_knows_travels_and_a_struct_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,11 @@
 
 Theory of operation. `load` finds the functions of the librdkafka that confluent-kafka has brought into the process; the
 handles made here share nothing with confluent-kafka's. Nothing is ever called back: whatever the library has to say
-(failed deliveries, errors, logs, statistics, tokens wanted, commits) waits as an event in one queue for each handle,
-and `events` hands it out as values. So librdkafka's own calls that wait (flush, commit, abort, a login with a token)
-serve nothing meanwhile: whoever makes them asks in short slices, and for `events` between them. Each assigned
-partition has a queue of its own, taken in turn, so that none waits while another is full; an empty consumer waits on a
-pipe that the library writes into when something comes.
+(deliveries, errors, logs, statistics, tokens wanted, commits) waits as an event in one queue for each handle, and
+`events` hands it out as values. So librdkafka's own calls that wait (commit, abort, a login with a token) serve nothing
+meanwhile: whoever makes them asks in short slices, and for `events` between them; `flush`, whose records count until
+their delivery is served, does that itself. Each assigned partition has a queue of its own, taken in turn, so that none
+waits while another is full; an empty consumer waits on a pipe that the library writes into when something comes.
 
 Invariants. The C objects of a handle go in a fixed order: records, queues, topics, the handle itself, the pipe. Records
 are kept in a list of C structures, not of objects, so that a consumer that is closed can let go of those that are still
@@ -405,7 +405,7 @@ cdef class Handle:
             text = rd_kafka_event_error_string(event)
             told.append(ClientFailed(failure_of(code, text_of(text), rd_kafka_event_error_is_fatal(event) != 0)))
         elif kind == RD_KAFKA_EVENT_DR:
-            # Of records that share their fate: without an error of the event there is none of a record.
+            # A record has an error only if its event has one.
             message = rd_kafka_event_message_next(event) if rd_kafka_event_error(event) else NULL
             while message is not NULL:
                 if message.err:
@@ -1276,7 +1276,7 @@ cdef class Producer(Handle):
             self.is_busy = False
 
     def outstanding(self):
-        """How many records are neither acknowledged nor have failed, as far as `events` or another call has told."""
+        """0 if every record is acknowledged or has failed, and that was told; otherwise at least how many are not."""
         self.enter()
         try:
             return rd_kafka_outq_len(self.rk)

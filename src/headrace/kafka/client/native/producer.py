@@ -98,7 +98,7 @@ class NativeProducer:
 
     def _in_slices(self, call: Callable[[float], None], timeout_s: float) -> None:
         """Make a call that can be made again, for short times, and hear between them of what it has to wait for:
-        deliveries that failed, tokens that are wanted."""
+        deliveries, tokens that are wanted."""
         deadline = time.monotonic() + timeout_s
         self.poll()
         while True:
