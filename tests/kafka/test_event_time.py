@@ -170,7 +170,7 @@ def done_at(value: str) -> tuple[int, float]:
     return int(value.split()[0]), time.time()
 
 
-@pytest.mark.parametrize("layout", ["one source", "two sources", "two lanes"])
+@pytest.mark.parametrize("layout", ["one source", "two sources", "two lanes", "two lanes and an idle one"])
 def test_a_partition_that_is_far_ahead_waits_for_the_others_of_its_group(
     read: Read, write: Write, make_topic: Make, layout: str
 ) -> None:
@@ -186,7 +186,7 @@ def test_a_partition_that_is_far_ahead_waits_for_the_others_of_its_group(
     else:
         for partition in range(2):
             write(topics[0], partition, partition * 1_000_000, count)
-        env.set_parallelism(2 if layout == "two lanes" else 1)
+        env.set_parallelism({"two lanes": 2, "two lanes and an idle one": 3}.get(layout, 1))
         stream = env.from_source(read(topics[0]).set_bounded(LATEST).build(), strategy, "in")
     done = collected(stream.map(slow).map(done_at))
 

@@ -117,10 +117,18 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost_or_repeated(
     assert Counter(results) == Counter({n: len(SPLITS) for n in range(300)})
 
 
-def test_only_the_lane_that_failed_starts_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("strategy", "processes"), [("region", LANES + 1), ("full", 2 * LANES)])
+def test_who_starts_again_is_the_lane_that_failed_or_all(tmp_path: Path, strategy: str, processes: int) -> None:
     killed = once(tmp_path, lambda: os.kill(os.getpid(), signal.SIGKILL), 150)
-    pids = {pid for _, pid in run(Map(slowly), killed, Map(lambda value: (value, os.getpid())))}
-    assert len(pids) == LANES + 1
+    where = Map(lambda value: (value, os.getpid()))
+    results = run(Map(slowly), killed, where, jobmanager_execution_failover__strategy=strategy)
+    assert len({pid for _, pid in results}) == processes
+
+
+def test_a_worker_that_is_out_of_memory_starts_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    filled = once(tmp_path, lambda: bytearray(1 << 60))
+    assert Counter(run(Map(slowly), filled)) == Counter({n: len(SPLITS) for n in range(300)})
+    assert "MemoryError" in caplog.text
 
 
 def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
