@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable
 
 import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from tests.crash.harness import KILLED, Job, Run
-from tests.crash.test_topics import FINDS_PARTITIONS, add_a_partition, run_until_a_partition_is_found
-from tests.processes import is_gone, state_of, wait_until
+from tests.crash.test_topics import FINDS_PARTITIONS, add_a_partition, admin_of, run_until_a_partition_is_found
+from tests.processes import DEADLINE_S, is_gone, state_of, wait_until
 
 from headrace.broker import DevBroker
+from headrace.checkpoint.marker import Marker, SnapshotId
 
 LANES = 3
 COUNTS_NOTHING = ("--edit", "less")
@@ -64,6 +66,45 @@ def halt_lane_at(job: Job, crash: str, lane: int, *arguments: str) -> Run:
 def killed_lanes(run: Run) -> set[int]:
     """The lanes of whose workers the job's log says that SIGKILL ended them."""
     return {int(lane) for lane in re.findall(r"lane (\d+): its worker was ended by SIGKILL", run.log())}
+
+
+def committed_lanes(job: Job) -> set[int]:
+    """The lanes that have committed the newest snapshot, as their markers say that are on the broker."""
+    admin, newest, found = admin_of(job), job.manifests()[-1], set()
+    marker = Marker(newest["incarnation"], SnapshotId(**newest["id"])).encode()
+    for region, snapshot in newest["regions"].items():
+        place = TopicPartition(snapshot["location"]["topic"], 0)
+        asked = [ConsumerGroupTopicPartitions(snapshot["location"]["group"], [place])]
+        (answer,) = admin.list_consumer_group_offsets(asked).values()
+        if answer.result(DEADLINE_S).topic_partitions[0].metadata == marker:
+            found.add(lane_in(region))
+    return found
+
+
+def lane_in(region: str) -> int:
+    """The lane that a region's id ends with."""
+    return int(region.rpartition("-")[2])
+
+
+def wait_between_commits(job: Job, run: Run, lane: int) -> None:
+    """Wait until one lane's worker has halted itself in front of its commit, and all others have done theirs."""
+    run.wait_for(lambda: lane in workers(run) and state_of(workers(run)[lane]) == "T", f"lane {lane} halts")
+    run.halts += 1
+    others = workers(run).keys() - {lane}
+    run.wait_for(lambda: committed_lanes(job) == others, f"lanes {others} commit, and lane {lane} does not")
+
+
+def halt_between_commits(job: Job, hit: int, lane: int, *arguments: str) -> Run:
+    """Start the job, and wait until all lanes but one have committed; the first hit is the claim of the baseline."""
+    run = job.start(*arguments, crash=f"commit.region@{hit}:stop#{lane}")
+    wait_between_commits(job, run, lane)
+    return run
+
+
+def fallen_back(run: Run) -> list[set[int]]:
+    """Of each mixed restore that its log tells of, the lanes that came from the snapshot before the others'."""
+    told = re.findall(r"resumes from checkpoint .* in region\(s\) (.*): the last transaction there", run.log())
+    return [set(map(lane_in, regions.split(", "))) for regions in told]
 
 
 def finish(job: Job, *arguments: str) -> Run:
@@ -167,25 +208,27 @@ def test_only_the_killed_lane_starts_again(make_team: Callable[..., Job]) -> Non
 
 def test_kills_between_the_commits_of_two_regions_again_and_again(make_team: Callable[..., Job]) -> None:
     job = make_team("--delay-ms", "0.5", per_partition=400)
-    for number in range(2 * LANES):
+    lost = [number % LANES for number in range(2 * LANES)]
+    for number, lane in enumerate(lost):
         # This lane's half of a commit does not come about, the others' does; nobody is left to tell.
-        kill_all(halt_lane_at(job, f"commit.region@{2 + number % 4}", number % LANES))
+        kill_all(halt_between_commits(job, 2 + number % 4, lane))
     job.finish()
 
+    assert [fallen_back(run) for run in job.runs] == [[], *([{lane}] for lane in lost)]
     job.check()
 
 
 def test_lane_killed_between_the_commits_of_two_regions_takes_the_others_with_it(make_team: Callable[..., Job]) -> None:
     # A single failure, whatever comes of it.
     job = make_team("--delay-ms", "0.5", "-D", "restart-strategy.fixed-delay.attempts=1", per_partition=400)
-    run = halt_lane_at(job, "commit.region@3", 1)
-    wait_until(lambda: not list(job.state.glob("*-0003-*.committed")), "the commit is under way")
+    run = halt_between_commits(job, 3, 1)
 
     os.kill(workers(run)[1], signal.SIGKILL)
     job.catch_up(run)
     run.stop()
 
     assert "did not commit it" in run.log()
+    assert fallen_back(run) == [{1}]
     job.check()
 
 
@@ -194,11 +237,13 @@ def test_two_lanes_that_were_restored_mixed_become_four_killed_between_their_cla
 ) -> None:
     job = make_team("--delay-ms", "0.5", per_partition=400)
 
-    kill_all(halt_lane_at(job, "commit.region@4", 1, *lanes(2)))
-    kill_all(halt_lane_at(job, "commit.region@1", 2, *lanes(4)))
+    kill_all(halt_between_commits(job, 4, 1, *lanes(2)))
+    mixed = halt_between_commits(job, 1, 2, *lanes(4))
+    kill_all(mixed)
     job.crash_at("claim.between@1", *lanes(4))
     job.finish(*lanes(4))
 
+    assert fallen_back(mixed) == [{1}]
     job.check()
 
 

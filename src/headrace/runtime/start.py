@@ -314,6 +314,15 @@ class Start:
             case StartFresh():
                 splits = sum(len(op.splits) for region in baseline.regions.values() for op in region.operators.values())
                 log.info("job `%s` starts from the beginning, with %d split(s)", name, splits)
+            case Restore(newest) if 0 < len(decision.fallen_back) < len(decision.sources):
+                log.info(
+                    "job `%s` resumes from checkpoint %s, but from %s in region(s) %s: the last transaction there was "
+                    "aborted, those records are produced again",
+                    name,
+                    newest.id,
+                    newest.predecessor,
+                    ", ".join(decision.fallen_back),
+                )
             case Restore(newest) if decision.fallen_back:
                 log.info(
                     "job `%s` resumes from checkpoint %s; its last transaction was aborted, those records are produced "
