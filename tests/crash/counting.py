@@ -3,7 +3,8 @@
 Records are JSON, `{"id": "2-17", "key": "k3"}` in and `{"id": "2-17", "key": "k3", "count": 5}` out. With a `pad` in
 it, a record's result is that many bytes longer. With `--whole`, whole records are read and written: to one of two
 topics each, with a header, and to a partition of the job's choice. With `--dead-letters TOPIC`, records of three keys
-fail, in the source, in a function and in the sink, and go there as they were read.
+fail, in the source, in a function and in the sink, and go there as they were read. `--savepoints` are
+asked for once the file of `--savepoint-when` is there.
 """
 
 from __future__ import annotations
@@ -144,6 +145,7 @@ def main() -> None:
     parser.add_argument("--edit", choices=("nothing", "more", "less"), default="nothing")
     parser.add_argument("--savepoints", type=int, default=0)
     parser.add_argument("--savepoint-dir", default="")
+    parser.add_argument("--savepoint-when", default="/")
     parser.add_argument("--fail-once", default="/nonexistent")
     parser.add_argument("--stuck", default="/nonexistent")
     parser.add_argument("--source-property", action="append", default=[])
@@ -220,6 +222,8 @@ def main() -> None:
         env.execute(arguments.name)
         return
     client = env.execute_async(arguments.name)
+    while not Path(arguments.savepoint_when).exists():
+        time.sleep(0.01)
     for _ in range(arguments.savepoints):
         print("savepoint", client.trigger_savepoint(arguments.savepoint_dir).result(), flush=True)
     client.get_job_execution_result().result()

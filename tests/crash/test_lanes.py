@@ -8,15 +8,18 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from tests.crash.harness import KILLED, Job, Run
-from tests.crash.test_topics import FINDS_PARTITIONS, add_a_partition, admin_of, run_until_a_partition_is_found
+from tests.crash.test_topics import FINDS_PARTITIONS, add_a_partition, admin_of
 from tests.processes import DEADLINE_S, is_gone, state_of, wait_until
 
 from headrace.broker import DevBroker
 from headrace.checkpoint.marker import Marker, SnapshotId
+from headrace.kafka.client.protocol import KafkaTopicPartition
+from headrace.kafka.enumerator import lane_of
 
 LANES = 3
 COUNTS_NOTHING = ("--edit", "less")
@@ -53,14 +56,6 @@ def kill_all(run: Run) -> None:
     own = workers(run).values()
     run.kill()
     wait_until(lambda: all(map(is_gone, own)), "the workers of a coordinator that is gone end")
-
-
-def halt_lane_at(job: Job, crash: str, lane: int, *arguments: str) -> Run:
-    """Start the job, and wait until one lane's worker has halted itself at a crash point."""
-    run = job.start(*arguments, crash=f"{crash}:stop#{lane}")
-    run.wait_for(lambda: lane in workers(run) and state_of(workers(run)[lane]) == "T", f"lane {lane} halts at {crash}")
-    run.halts += 1
-    return run
 
 
 def killed_lanes(run: Run) -> set[int]:
@@ -294,18 +289,42 @@ def test_fresh_start_with_fewer_lanes_ends_what_an_old_lane_left_open(make_team:
     job.check()
 
 
-@pytest.mark.parametrize("hit", [4, *(pytest.param(hit, marks=pytest.mark.full) for hit in (3, 5))])
+def readers_of(partition: KafkaTopicPartition, manifest: dict[str, Any]) -> set[int]:
+    """The lanes that read a partition, as a manifest has it."""
+    return {
+        lane_in(region)
+        for region, snapshot in manifest["regions"].items()
+        for split in snapshot["operators"]["input"]["splits"].values()
+        if (split["topic"], split["partition"]) == (partition.topic, partition.partition)
+    }
+
+
+@pytest.mark.parametrize("distance", [0, 1, pytest.param(2, marks=pytest.mark.full)])
 def test_partition_added_in_a_checkpoint_that_one_region_lost_is_read_from_its_first_record(
-    make_team: Callable[..., Job], hit: int
+    make_team: Callable[..., Job], distance: int
 ) -> None:
-    job = make_team("--delay-ms", "0.5", *FINDS_PARTITIONS, per_partition=150)
-    run_until_a_partition_is_found(job).kill()
+    # The checkpoint is lost by the lane that reads the partition, or by another one.
+    job = make_team(*FINDS_PARTITIONS, per_partition=50)
+    added = KafkaTopicPartition(job.input.topic, job.input.partitions)
+    reader = lane_of(added, LANES)
+    loser = (reader + distance) % LANES
+    asked = job.folder / "asked"
+    savepoint = ("--savepoints", "1", "--savepoint-dir", str(job.folder / "savepoints"), "--savepoint-when", str(asked))
+    run = job.start(*NO_CHECKPOINT, *savepoint, crash=f"commit.region@2:stop#{loser}")
+    run.wait_for_log("starts from the beginning")
+    add_a_partition(job)
+    job.input.produce(50)
+    run.wait_for_log("reads 1 new split(s)")
+    job.output.wait_until_written(1, job.input.ids, run)
 
-    # It is found again by the first discovery of a run in which one of the lanes loses a checkpoint around that.
-    for lane in range(LANES):
-        kill_all(halt_lane_at(job, f"commit.region@{hit}", lane))
-    job.finish()
+    asked.touch()
+    wait_between_commits(job, run, loser)
+    assert [readers_of(added, manifest) for manifest in job.manifests()] == [set(), {reader}]
+    kill_all(run)
+    job.input.produce(50)
+    run = job.finish()
 
+    assert fallen_back(run) == [{loser}]
     job.check()
 
 

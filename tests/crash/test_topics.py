@@ -45,7 +45,7 @@ def run_until_a_partition_is_found(job: Job) -> Run:
 def test_partition_added_between_two_checkpoints_is_read_from_its_first_record(
     make_job: Callable[..., Job], crash: str
 ) -> None:
-    # It is found by the first discovery of a run that is killed in one of the checkpoints around that.
+    # Committed or not by the run that found it, it is in the baseline of the next one, which is killed in a checkpoint.
     job = make_job("--delay-ms", "0.5", *FINDS_PARTITIONS, per_partition=150)
     run_until_a_partition_is_found(job).kill()
     job.crash_at(crash)
