@@ -3,8 +3,8 @@
 Records are JSON, `{"id": "2-17", "key": "k3"}` in and `{"id": "2-17", "key": "k3", "count": 5}` out. With a `pad` in
 it, a record's result is that many bytes longer. With `--whole`, whole records are read and written: to one of two
 topics each, with a header, and to a partition of the job's choice. With `--dead-letters TOPIC`, records of three keys
-fail, in the source, in a function and in the sink, and go there as they were read. `--savepoints` are
-asked for once the file of `--savepoint-when` is there.
+fail, in the source, in a function and in the sink, and go there as they were read. With `--savepoints`, so many are
+asked for, once the file of `--savepoint-when` is there.
 """
 
 from __future__ import annotations
