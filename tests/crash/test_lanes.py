@@ -278,8 +278,10 @@ def test_a_savepoint_of_three_lanes_goes_on_in_two(make_team: Callable[..., Job]
 def test_fresh_start_with_fewer_lanes_ends_what_an_old_lane_left_open(make_team: Callable[..., Job]) -> None:
     job = make_team("--delay-ms", "0.5", *NO_CHECKPOINT, per_partition=300)
     run = job.start()
-    wait_until(job.output.open_partitions, "transactions are open")
+    # Each lane's, as each has partitions of its own.
+    job.output.wait_until_written(1, job.input.ids, run)
     kill_all(run)
+    assert job.output.open_partitions()
 
     run = job.start("--interval", "50", "-D", "headrace.fresh=true", *lanes(1))
     job.catch_up(run)
