@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -686,9 +685,14 @@ def test_partitions_that_are_full_are_served_in_turn(
     for number in range(4):
         write(producer, topic, [b"x"] * 2_000, partitions=[number] * 2_000)
     consumer.assign({KafkaTopicPartition(topic, number): 0 for number in range(4)})
-    ready: Counter[int] = Counter()
-    while len(ready) < 4:
-        ready.update(event.partition.partition for event in consumer.consume(1, 1.0) if isinstance(event, Records))
+    ready: set[int] = set()
+
+    def are_ready() -> bool:
+        ready.update(event.partition.partition for event in consumer.consume(1, 0) if isinstance(event, Records))
+        return len(ready) == 4
+
+    # One record at a look, so that the first that is there is not empty when the last one comes.
+    wait_until(are_ready, "all partitions have been fetched")
     served = []
     while len(served) < 200:
         # What a slow function leaves room for: few records a call, and each call is a step of 50 ms.
