@@ -9,11 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.registry.apicurio import ApicurioRegistry
 
 from headrace.broker import KAFKA_VERSIONS, DevBroker
 from headrace.datastream.job import unnamed_jobs
 from headrace.kafka.client.provision import create_topics
+
+# How long an example takes is the machine's affair.
+settings.register_profile("any machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)
