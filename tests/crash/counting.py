@@ -4,7 +4,7 @@ Records are JSON, `{"id": "2-17", "key": "k3"}` in and `{"id": "2-17", "key": "k
 it, a record's result is that many bytes longer. With `--whole`, whole records are read and written: to one of two
 topics each, with a header, and to a partition of the job's choice. With `--dead-letters TOPIC`, records of three keys
 fail, in the source, in a function and in the sink, and go there as they were read. With `--savepoints`, so many are
-asked for, once the file of `--savepoint-when` is there.
+asked for, once the pipe at `--savepoint-when` is written to.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import faulthandler
 import json
 import logging
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -145,7 +146,7 @@ def main() -> None:
     parser.add_argument("--edit", choices=("nothing", "more", "less"), default="nothing")
     parser.add_argument("--savepoints", type=int, default=0)
     parser.add_argument("--savepoint-dir", default="")
-    parser.add_argument("--savepoint-when", default="/")
+    parser.add_argument("--savepoint-when", default=os.devnull)
     parser.add_argument("--fail-once", default="/nonexistent")
     parser.add_argument("--stuck", default="/nonexistent")
     parser.add_argument("--source-property", action="append", default=[])
@@ -222,8 +223,7 @@ def main() -> None:
         env.execute(arguments.name)
         return
     client = env.execute_async(arguments.name)
-    while not Path(arguments.savepoint_when).exists():
-        time.sleep(0.01)
+    Path(arguments.savepoint_when).read_bytes()
     for _ in range(arguments.savepoints):
         print("savepoint", client.trigger_savepoint(arguments.savepoint_dir).result(), flush=True)
     client.get_job_execution_result().result()

@@ -102,14 +102,6 @@ def fallen_back(run: Run) -> list[set[int]]:
     return [set(map(lane_in, regions.split(", "))) for regions in told]
 
 
-def finish(job: Job, *arguments: str) -> Run:
-    """Start it until it has ended well; a run may be killed by its own crash point before."""
-    while (run := job.start(*arguments)).wait() == KILLED:
-        pass
-    run.wait(0)
-    return run
-
-
 @pytest.mark.parametrize("hit", [pytest.param(2, marks=pytest.mark.full), 4])
 @pytest.mark.parametrize("name", ["checkpoint.flushed", *IN_A_COMMIT])
 def test_workers_killed_at_a_crash_point_come_back_and_nothing_is_lost_or_repeated(
@@ -167,7 +159,7 @@ def test_coordinator_killed_at_a_crash_point_leaves_nothing_behind(make_team: Ca
     job.crash_at(f"{name}@1")
     if not name.startswith("claim"):
         job.crash_at(f"{name}@4")
-    finish(job)
+    job.start().wait(0)
 
     job.check()
 
@@ -311,6 +303,7 @@ def test_partition_added_in_a_checkpoint_that_one_region_lost_is_read_from_its_f
     reader = lane_of(added, LANES)
     loser = (reader + distance) % LANES
     asked = job.folder / "asked"
+    os.mkfifo(asked)
     savepoint = ("--savepoints", "1", "--savepoint-dir", str(job.folder / "savepoints"), "--savepoint-when", str(asked))
     run = job.start(*NO_CHECKPOINT, *savepoint, crash=f"commit.region@2:stop#{loser}")
     run.wait_for_log("starts from the beginning")
@@ -319,7 +312,7 @@ def test_partition_added_in_a_checkpoint_that_one_region_lost_is_read_from_its_f
     run.wait_for_log("reads 1 new split(s)")
     job.output.wait_until_written(1, job.input.ids, run)
 
-    asked.touch()
+    asked.write_bytes(b"now")
     wait_between_commits(job, run, loser)
     assert [readers_of(added, manifest) for manifest in job.manifests()] == [set(), {reader}]
     kill_all(run)

@@ -83,7 +83,7 @@ def kinds(registry: str) -> dict[str, Kind]:
     }
 
 
-hostile = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+hostile = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("kind", ["avro", "avro, resolved", "json", "protobuf"])
@@ -111,7 +111,7 @@ def test_a_damaged_record_gives_a_value_or_a_data_error(kinds: dict[str, Kind], 
         kinds[kind].reads.deserialize(bytes(damaged[: data.draw(st.integers(0, len(damaged)))]))
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(message=st.binary(max_size=50))
 def test_any_bytes_at_all_give_a_value_or_a_data_error(kinds: dict[str, Kind], message: bytes) -> None:
     for kind in kinds.values():

@@ -26,7 +26,6 @@ import logging
 import random
 import secrets
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -58,12 +57,12 @@ from headrace.errors import (
 )
 from headrace.metrics.registry import Sample
 from headrace.plan.graph import Plan
-from headrace.plan.identity import is_exactly_once
 from headrace.plan.parallelism import idle_default, lanes, with_parallelism
 from headrace.runtime.collecting import Collecting, LaneCollected, with_collected
 from headrace.runtime.coordinator import Coordinator, LaneCannotRejoin
 from headrace.runtime.job_meters import CheckpointCounts, job_samples
 from headrace.runtime.link import LaneFailed, Link, LocalLink
+from headrace.runtime.process import alone_in_this_process, log_to_stderr
 from headrace.runtime.restart import delay_before_restart
 from headrace.runtime.settings import Reporter, check_plan, read_settings
 from headrace.runtime.signals import stopped_by_signals
@@ -92,7 +91,7 @@ def run_job(plan: Plan, configuration: Configuration, watch: Watch = contextlib.
     SIGTERM and SIGINT stop it with a last checkpoint, a second one at once.
     """
     job = Job(plan, configuration)
-    with _log_to_stderr(), stopped_by_signals(lambda: [job]), watch(job):
+    with log_to_stderr(), stopped_by_signals(lambda: [job]), watch(job):
         try:
             return job.run()
         except InternalError:
@@ -301,7 +300,7 @@ class Job(JobClient):
                 folder = CheckpointFolder(root, self._plan.job_name)
                 folder.lock()
                 stack.callback(folder.release)
-                stack.enter_context(_alone_in_this_process(self._plan, folder))
+                stack.enter_context(alone_in_this_process(self._plan, folder))
                 self._run_attempts(folder)
         except BaseException as error:
             self._status = JobStatus.CANCELED if isinstance(error, JobCancelled) else JobStatus.FAILED
@@ -582,44 +581,3 @@ class Job(JobClient):
                 f"job {self._plan.job_name!r} was stopped while it waited to start again; the next run goes on from "
                 "its last checkpoint"
             )
-
-
-_running: dict[str, CheckpointFolder] = {}
-"""The exactly-once jobs of this process, by name."""
-
-
-@contextlib.contextmanager
-def _alone_in_this_process(plan: Plan, folder: CheckpointFolder) -> Iterator[None]:
-    """Raises `StateError` if a job of this name runs here already: both would have the same transactional ids."""
-    name = plan.job_name
-    if not any(is_exactly_once(node) for node in plan):
-        yield
-        return
-    # One step: jobs run in threads.
-    if (other := _running.setdefault(name, folder)) is not folder:
-        raise StateError(
-            f"a job {name!r} runs in this process already, and works in {other.path}: both would have the same "
-            "transactional ids; give one of them another name"
-        )
-    try:
-        yield
-    finally:
-        del _running[name]
-
-
-@contextlib.contextmanager
-def _log_to_stderr() -> Iterator[None]:
-    """Show what Headrace says while a job runs, unless the program has set up logging itself."""
-    if log.hasHandlers():
-        yield
-        return
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    level = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)

@@ -442,7 +442,7 @@ def test_any_configuration_becomes_settings_or_is_the_programs_mistake(propertie
         assert all(isinstance(value, str) for value in made.values())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(CONFIGURATIONS)
 @example({"client.id": "\0"})
 @example({"client.id": "\ud800"})

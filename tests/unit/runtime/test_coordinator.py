@@ -267,12 +267,13 @@ class Growing(NumberEnumerator):
         return [NumberSplit(f"new-{len(self.found)}")]
 
 
-def test_new_splits_are_read_and_a_failed_look_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    class Source(Numbers):
-        def create_enumerator(self, context: Any) -> SplitEnumerator:
-            return Growing()
+class GrowingNumbers(Numbers):
+    def create_enumerator(self, context: Any) -> SplitEnumerator:
+        return Growing()
 
-    harness = Harness(tmp_path, source=Source(), execution_checkpointing_interval="1 h")
+
+def test_new_splits_are_read_and_a_failed_look_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    harness = Harness(tmp_path, source=GrowingNumbers(), execution_checkpointing_interval="1 h")
     harness.start()
 
     def look() -> None:
@@ -290,11 +291,7 @@ def test_new_splits_are_read_and_a_failed_look_is_tried_again(tmp_path: Path, ca
 
 
 def test_nothing_new_is_looked_for_behind_the_last_checkpoint(tmp_path: Path) -> None:
-    class Source(Numbers):
-        def create_enumerator(self, context: Any) -> SplitEnumerator:
-            return Growing()
-
-    harness = Harness(tmp_path, source=Source(), execution_checkpointing_interval="1 h")
+    harness = Harness(tmp_path, source=GrowingNumbers(), execution_checkpointing_interval="1 h")
     harness.start()
     harness.coordinator.stop()
     harness.turn()

@@ -639,8 +639,8 @@ def test_a_program_without_guard_runs_with_what_its_own_file_has_and_modules_bes
 
 WITH_HELPER = """
 import multiprocessing
+import signal
 import sys
-import time
 from headrace.common import WatermarkStrategy
 from headrace.datastream import MapFunction, StreamExecutionEnvironment
 from tests.unit.runtime.endless import Numbers
@@ -648,7 +648,7 @@ from tests.unit.runtime.endless import Numbers
 class Helped(MapFunction):
     def open(self, context):
         fork = multiprocessing.get_context("fork")
-        self.helper = fork.Process(target=time.sleep, args=[3600], daemon=True)
+        self.helper = fork.Process(target=signal.pause, daemon=True)
         self.helper.start()
 
     def map(self, value):

@@ -54,7 +54,7 @@ def log_no_token(error: Exception) -> None:
 class Reports:
     """What a client reported. Separate from the client, so that the two make no reference cycle.
 
-    A producer counts in `handed_over`, and sets `has_succeeded` when it knows: of deliveries this hears if they fail.
+    A producer counts in `handed_over`, and sets `has_succeeded` when it knows: deliveries are heard of if they fail.
     """
 
     def __init__(self) -> None:

@@ -4,10 +4,10 @@
 Theory of operation. `load` finds the functions of the librdkafka that confluent-kafka has brought into the process; the
 handles made here share nothing with confluent-kafka's. Nothing is ever called back: whatever the library has to say
 (deliveries, errors, logs, statistics, tokens wanted, commits) waits as an event in one queue for each handle, and
-`events` hands it out as values. So librdkafka's own calls that wait (commit, abort, a login with a token) serve nothing
-meanwhile: whoever makes them asks in short slices, and for `events` between them; `flush`, whose records count until
-their delivery is served, does that itself. Each assigned partition has a queue of its own, taken in turn, so that none
-waits while another is full; an empty consumer waits on a pipe that the library writes into when something comes.
+`events` hands it out as values. So librdkafka's own calls that wait (flush, commit, abort, a login with a token) serve
+nothing meanwhile: whoever makes them asks in short slices, and for `events` between them. Each assigned partition has a
+queue of its own, taken in turn, so that none waits while another is full; an empty consumer waits on a pipe that the
+library writes into when something comes.
 
 Invariants. The C objects of a handle go in a fixed order: records, queues, topics, the handle itself, the pipe. Records
 are kept in a list of C structures, not of objects, so that a consumer that is closed can let go of those that are still
@@ -1045,10 +1045,6 @@ cdef int milliseconds(double seconds) except -1:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-cdef enum:
-    FLUSH_SLICE_MS = 2
-
-
 @cython.no_gc_clear
 cdef class Producer(Handle):
     """Writes records, at will in transactions.
@@ -1256,30 +1252,19 @@ cdef class Producer(Handle):
             self.is_busy = False
 
     def flush(self, double timeout_s):
-        """Wait until everything is acknowledged or has failed; how many records are neither after `timeout_s`."""
-        cdef int timeout_ms = milliseconds(timeout_s), slice_ms, code
-        self.enter()
-        try:
-            while True:
-                # A delivery is outstanding for the library until it is served.
-                self.serve(self.told)
-                slice_ms = min(timeout_ms, FLUSH_SLICE_MS)
-                with nogil:
-                    code = rd_kafka_flush(self.rk, slice_ms)
-                timeout_ms -= slice_ms
-                if code != RD_KAFKA_RESP_ERR__TIMED_OUT:
-                    check(code)
-                    return 0
-                if timeout_ms <= 0:
-                    return rd_kafka_outq_len(self.rk)
-        finally:
-            self.is_busy = False
+        """Wait until everything is acknowledged or has failed; how many records are neither after `timeout_s`.
 
-    def outstanding(self):
-        """0 if every record is acknowledged or has failed, and that was told; otherwise at least how many are not."""
+        A record that `events` has not told of yet is neither.
+        """
+        cdef int timeout_ms = milliseconds(timeout_s), code
         self.enter()
         try:
-            return rd_kafka_outq_len(self.rk)
+            with nogil:
+                code = rd_kafka_flush(self.rk, timeout_ms)
+            if code == RD_KAFKA_RESP_ERR__TIMED_OUT:
+                return max(1, rd_kafka_outq_len(self.rk))
+            check(code)
+            return 0
         finally:
             self.is_busy = False
 

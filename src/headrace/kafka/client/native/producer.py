@@ -28,6 +28,9 @@ from headrace.kafka.client.reports import (
     with_cause,
 )
 
+FLUSH_SLICE_S = 0.002
+"""Between these deliveries are heard of, which a flush waits for."""
+
 
 class NativeProducer:
     """`Producer` on `_librdkafka.Producer`: what that says beside its calls is kept, and told as causes."""
@@ -72,7 +75,7 @@ class NativeProducer:
                 self._reports.failures.append(one)
         if fatal is not None:
             raise ClientError(fatal)
-        self._reports.raise_hopeless(self._handle.outstanding)
+        self._reports.raise_hopeless(lambda: self._handle.flush(0.0))
 
     def partitions(self, topic: str, timeout_s: float) -> tuple[int, ...]:
         try:
@@ -87,11 +90,11 @@ class NativeProducer:
     def flush(self, timeout_s: float) -> int:
         deadline = time.monotonic() + timeout_s
         while True:
-            left = self._handle.flush(min(WAIT_SLICE_S, max(0.0, deadline - time.monotonic())))
+            # A record counts until its delivery is heard of.
             self.poll()
+            left = self._handle.flush(min(FLUSH_SLICE_S, max(0.0, deadline - time.monotonic())))
             if not left or time.monotonic() >= deadline:
-                # Not `flush` again: what failed meanwhile counts until it is heard of.
-                return left and self._handle.outstanding()
+                return left
 
     def take_failures(self) -> list[Failure]:
         return self._reports.take_failures()
