@@ -364,6 +364,47 @@ def test_partitions_are_chosen_by_number_or_by_the_partitioner(
     assert failure.name == "_UNKNOWN_PARTITION"
 
 
+@pytest.mark.parametrize(
+    ("more", "of_a_call", "of_all"),
+    [
+        pytest.param({"linger_ms": "60000"}, 1, 1, id="within a period"),
+        pytest.param({"linger_ms": "0"}, 1, None, id="a period each call"),
+        pytest.param({"sticky_partitioning_linger_ms": "0"}, None, None, id="as the library is told"),
+        pytest.param({"partitioner": "random", "linger_ms": "60000"}, 1, 1, id="as the library does"),
+    ],
+)
+@pytest.mark.parametrize("whole_records", [False, True])
+def test_records_without_a_key_stay_in_a_partition_for_a_period(
+    client: Client,
+    kafka: DevBroker,
+    consumer: Consumer,
+    make_topic: Callable[..., str],
+    more: dict[str, str],
+    of_a_call: int | None,
+    of_all: int | None,
+    whole_records: bool,
+) -> None:
+    topic = make_topic(partitions=5)
+    made = client.producer(writing(kafka.bootstrap_servers, **more))
+    made.partitions(topic, TIMEOUT_S)
+    for call in range(40):
+        values = [b"%d" % call] * 50
+        if whole_records:
+            made.produce_records([(topic, value, None, None, None, []) for value in values])
+        else:
+            made.produce(topic, values)
+    assert made.flush(TIMEOUT_S) == 0
+    made.close()
+    found: dict[bytes, set[int]] = {}
+    for batch in read(consumer, topic, 5):
+        for value in batch.values:
+            found.setdefault(value, set()).add(batch.partition.partition)
+    assert len(found) == 40
+    several = {2, 3, 4, 5}
+    assert set(map(len, found.values())) <= ({of_a_call} if of_a_call else several)
+    assert len(set[int]().union(*found.values())) in ({of_all} if of_all else several)
+
+
 def test_partitions_and_offsets_are_asked_for(
     client: Client, kafka: DevBroker, producer: Producer, consumer: Any, make_topic: Callable[..., str]
 ) -> None:

@@ -2,7 +2,7 @@
 """Handles of librdkafka's own: batches in, batches out, and what goes wrong as `Failure`.
 
 Theory of operation. `load` finds the functions of the librdkafka that confluent-kafka has brought into the process; the
-handles made here share nothing with confluent-kafka's. Nothing is ever called back: whatever the library has to say
+handles made here share nothing with confluent-kafka's. Python is never called back: whatever the library has to say
 (deliveries, errors, logs, statistics, tokens wanted, commits) waits as an event in one queue for each handle, and
 `events` hands it out as values. So librdkafka's own calls that wait (flush, commit, abort, a login with a token) serve
 nothing meanwhile: whoever makes them asks in short slices, and for `events` between them. Each assigned partition has a
@@ -26,7 +26,7 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcpy, strcmp, strdup
 from posix.fcntl cimport F_SETFD, F_SETFL, FD_CLOEXEC, O_NONBLOCK, fcntl
-from posix.time cimport nanosleep, timespec
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 from posix.types cimport pid_t
 from posix.unistd cimport close, getpid, pipe, read
 
@@ -66,6 +66,7 @@ cdef extern from "librdkafka.h" nogil:
     ctypedef struct rd_kafka_t
     ctypedef struct rd_kafka_conf_t
     ctypedef struct rd_kafka_topic_t
+    ctypedef struct rd_kafka_topic_conf_t
     ctypedef struct rd_kafka_queue_t
     ctypedef struct rd_kafka_event_t
     ctypedef struct rd_kafka_error_t
@@ -176,7 +177,11 @@ cdef extern from "librdkafka.h" nogil:
     int rd_kafka_committed(rd_kafka_t *, rd_kafka_topic_partition_list_t *, int)
     int rd_kafka_commit_queue(
         rd_kafka_t *, const rd_kafka_topic_partition_list_t *, rd_kafka_queue_t *, void *, void *)
-    rd_kafka_topic_t *rd_kafka_topic_new(rd_kafka_t *, const char *, void *)
+    ctypedef int32_t choose_partition_t(const rd_kafka_topic_t *, const void *, size_t, int32_t, void *, void *) noexcept
+    rd_kafka_topic_conf_t *rd_kafka_default_topic_conf_dup(rd_kafka_t *)
+    void rd_kafka_topic_conf_set_partitioner_cb(rd_kafka_topic_conf_t *, choose_partition_t *)
+    void rd_kafka_topic_conf_set_opaque(rd_kafka_topic_conf_t *, void *)
+    rd_kafka_topic_t *rd_kafka_topic_new(rd_kafka_t *, const char *, rd_kafka_topic_conf_t *)
     ctypedef struct rd_kafka_metadata_partition_t:
         int32_t id
     ctypedef struct rd_kafka_metadata_topic_t:
@@ -205,12 +210,12 @@ cdef extern from "librdkafka.h" nogil:
     void rd_kafka_consumer_group_metadata_destroy(rd_kafka_consumer_group_metadata_t *)
     rd_kafka_error_t *rd_kafka_send_offsets_to_transaction(
         rd_kafka_t *, const rd_kafka_topic_partition_list_t *, const rd_kafka_consumer_group_metadata_t *, int)
-    int32_t rd_kafka_msg_partitioner_murmur2(
-        const rd_kafka_topic_t *, const void *, size_t, int32_t, void *, void *)
+    choose_partition_t rd_kafka_msg_partitioner_murmur2, rd_kafka_msg_partitioner_murmur2_random
 
 
 cdef bint is_loaded = False
 cdef array.array NUMBERS = array.array("q")
+cdef str STICKY = "sticky.partitioning.linger.ms"
 
 
 def load(str path):
@@ -1051,25 +1056,52 @@ cdef class Producer(Handle):
 
     The library reports each delivery, and its record is freed where that is served: in the thread that made it. A
     record without a report would be freed by one of the library's threads, for whose malloc all others have to wait.
+
+    Records without a key stay in one partition of their topic for a period, as they do in the library, twice `linger.ms`
+    long. But for each of them the library looks at the clock and whether the partition has a leader, a fifth of a
+    record's way into its queue; here both are looked at where a period begins. Who sets how long, has the library's.
     """
 
     cdef dict topics  # name → `Topic`
+    cdef bint has_periods
+    cdef int64_t period, period_ns, period_end_ns
 
     def __cinit__(self, settings, *, on_token=None, on_statistics=None, on_log=None):
         self.topics = {}
+        settings = {**settings}
+        self.has_periods = settings.get("partitioner") == "murmur2_random" and STICKY not in settings
+        if self.has_periods:
+            settings[STICKY] = "0"
         self.make(RD_KAFKA_PRODUCER, settings, RD_KAFKA_EVENT_DR, on_token, on_statistics, on_log)
+        self.period_ns = <int64_t>(2e6 * float(settings.get("linger.ms", "5")))
         self.queue = rd_kafka_queue_get_main(self.rk)
         check(rd_kafka_set_log_queue(self.rk, self.queue))
 
     cdef rd_kafka_topic_t *topic_of(self, str name) except NULL:
         cdef Topic topic = self.topics.get(name)
+        cdef rd_kafka_topic_conf_t *conf
         if topic is None:
             topic = Topic.__new__(Topic)
-            topic.at = rd_kafka_topic_new(self.rk, name_of(name), NULL) if name else NULL
+            if name:
+                conf = rd_kafka_default_topic_conf_dup(self.rk)
+                if self.has_periods:
+                    topic.chosen.now = &self.period
+                    rd_kafka_topic_conf_set_opaque(conf, &topic.chosen)
+                    rd_kafka_topic_conf_set_partitioner_cb(conf, choose_partition)
+                topic.at = rd_kafka_topic_new(self.rk, name_of(name), conf)
             if topic.at is NULL:
                 raise ClientError(Failure("_INVALID_ARG", f"{name!r} cannot be the name of a topic"))
             self.topics[name] = topic
         return topic.at
+
+    cdef void begin_period(self) noexcept:
+        """If the last one is over."""
+        cdef timespec now
+        cdef int64_t now_ns
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        now_ns = <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+        if now_ns >= self.period_end_ns:
+            self.period, self.period_end_ns = self.period + 1, now_ns + self.period_ns
 
     def produce(self, str topic, values, keys=None, timestamps=None, partitions=None):
         """Hand over records; waits while the library's queue is full.
@@ -1100,6 +1132,7 @@ cdef class Producer(Handle):
             check_bytes(key_column, "key")
         self.enter()
         try:
+            self.begin_period()
             record[0].vtype, record[0].u.rkt = RD_KAFKA_VTYPE_RKT, self.topic_of(topic)
             record[1].vtype, record[1].u.i = RD_KAFKA_VTYPE_MSGFLAGS, RD_KAFKA_MSG_F_COPY
             record[2].vtype, record[2].u.i32 = RD_KAFKA_VTYPE_PARTITION, RD_KAFKA_PARTITION_UA
@@ -1154,6 +1187,7 @@ cdef class Producer(Handle):
             out = <Outgoing *>calloc(max(count, 1), sizeof(Outgoing))
             if out is NULL:
                 raise MemoryError()
+            self.begin_period()
             for i in range(count):
                 self.prepare(given[i], i, &out[i])
             record[0].vtype = RD_KAFKA_VTYPE_RKT
@@ -1334,6 +1368,7 @@ cdef class Producer(Handle):
 
     cdef void let_go(self) noexcept:
         cdef rd_kafka_event_t *event
+        cdef Topic topic
         rd_kafka_purge(
             self.rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING
         )
@@ -1344,8 +1379,11 @@ cdef class Producer(Handle):
                 event = rd_kafka_queue_poll(self.queue, 0)
             rd_kafka_queue_destroy(self.queue)
             self.queue = NULL
-        self.topics.clear()
+        for topic in self.topics.values():
+            topic.let_go()
         self.destroy()
+        # Behind the library's last look at what was chosen.
+        self.topics.clear()
 
     def close(self):
         """Drop what was not flushed. May be called twice."""
@@ -1367,14 +1405,41 @@ cdef class Producer(Handle):
                 topic.at = NULL
 
 
+cdef struct Chosen:
+    # The partition of a topic for records without a key, and the producer's period that it was chosen in.
+    int32_t partition
+    int64_t period
+    const int64_t *now  # the period of the producer
+
+
+cdef int32_t choose_partition(
+    const rd_kafka_topic_t *topic, const void *key, size_t size, int32_t count, void *opaque, void *record
+) noexcept nogil:
+    """`murmur2_random`, once for all records without a key of a period (KIP-480). Under the library's lock of the topic,
+    and in a thread of its own for records that came before it knew the partitions."""
+    cdef Chosen *chosen = <Chosen *>opaque
+    cdef int32_t partition
+    if key is NULL and chosen.period == chosen.now[0] and chosen.partition < count:
+        return chosen.partition
+    partition = rd_kafka_msg_partitioner_murmur2_random(topic, key, size, count, NULL, NULL)
+    if key is NULL:
+        chosen.partition, chosen.period = partition, chosen.now[0]
+    return partition
+
+
 cdef class Topic:
     """A producer's handle of a topic."""
 
     cdef rd_kafka_topic_t *at
+    cdef Chosen chosen
 
-    def __dealloc__(self):
+    cdef void let_go(self) noexcept:
         if self.at is not NULL:
             rd_kafka_topic_destroy(self.at)
+            self.at = NULL
+
+    def __dealloc__(self):
+        self.let_go()
 
 
 cdef inline void set_bytes(rd_kafka_vu_t *field, object value) noexcept:

@@ -17,6 +17,8 @@
 typedef struct rd_kafka_s rd_kafka_t;
 typedef struct rd_kafka_conf_s rd_kafka_conf_t;
 typedef struct rd_kafka_topic_s rd_kafka_topic_t;
+typedef struct rd_kafka_topic_conf_s rd_kafka_topic_conf_t;
+typedef int32_t choose_partition_t(const rd_kafka_topic_t *, const void *, size_t, int32_t, void *, void *);
 typedef struct rd_kafka_queue_s rd_kafka_queue_t;
 typedef struct rd_kafka_op_s rd_kafka_event_t;
 typedef struct rd_kafka_error_s rd_kafka_error_t;
@@ -170,7 +172,10 @@ enum { RD_KAFKA_PURGE_F_QUEUE = 1, RD_KAFKA_PURGE_F_INFLIGHT = 2, RD_KAFKA_PURGE
     F(int, offsets_for_times, (rd_kafka_t *, rd_kafka_topic_partition_list_t *, int)) \
     F(int, committed, (rd_kafka_t *, rd_kafka_topic_partition_list_t *, int)) \
     F(int, commit_queue, (rd_kafka_t *, const rd_kafka_topic_partition_list_t *, rd_kafka_queue_t *, void *, void *)) \
-    F(rd_kafka_topic_t *, topic_new, (rd_kafka_t *, const char *, void *)) \
+    F(rd_kafka_topic_conf_t *, default_topic_conf_dup, (rd_kafka_t *)) \
+    F(void, topic_conf_set_partitioner_cb, (rd_kafka_topic_conf_t *, choose_partition_t *)) \
+    F(void, topic_conf_set_opaque, (rd_kafka_topic_conf_t *, void *)) \
+    F(rd_kafka_topic_t *, topic_new, (rd_kafka_t *, const char *, rd_kafka_topic_conf_t *)) \
     F(const char *, topic_name, (const rd_kafka_topic_t *)) \
     F(void, topic_destroy, (rd_kafka_topic_t *)) \
     F(int, metadata, (rd_kafka_t *, int, rd_kafka_topic_t *, const rd_kafka_metadata_t **, int)) \
@@ -190,7 +195,8 @@ enum { RD_KAFKA_PURGE_F_QUEUE = 1, RD_KAFKA_PURGE_F_INFLIGHT = 2, RD_KAFKA_PURGE
     F(void, consumer_group_metadata_destroy, (rd_kafka_consumer_group_metadata_t *)) \
     F(rd_kafka_error_t *, send_offsets_to_transaction, (rd_kafka_t *, const rd_kafka_topic_partition_list_t *, \
                                                         const rd_kafka_consumer_group_metadata_t *, int)) \
-    F(int32_t, msg_partitioner_murmur2, (const rd_kafka_topic_t *, const void *, size_t, int32_t, void *, void *))
+    F(int32_t, msg_partitioner_murmur2, (const rd_kafka_topic_t *, const void *, size_t, int32_t, void *, void *)) \
+    F(int32_t, msg_partitioner_murmur2_random, (const rd_kafka_topic_t *, const void *, size_t, int32_t, void *, void *))
 
 #define DECLARE(result, name, parameters) static result(*rd_kafka_##name) parameters;
 FUNCTIONS(DECLARE)
