@@ -26,6 +26,7 @@ from headrace.kafka.client.protocol import (
     ClientError,
     Consumer,
     EndOfPartition,
+    Failure,
     KafkaConsumerRecord,
     KafkaTopicPartition,
     OffsetsCommitted,
@@ -403,6 +404,35 @@ def test_records_without_a_key_stay_in_a_partition_for_a_period(
     several = {2, 3, 4, 5}
     assert set(map(len, found.values())) <= ({of_a_call} if of_a_call else several)
     assert len(set[int]().union(*found.values())) in ({of_all} if of_all else several)
+
+
+def test_records_without_a_key_do_not_stay_where_nobody_leads(client: Client) -> None:
+    # Noticed sooner than after nine seconds.
+    soon = {"broker.session.timeout.ms": "2000", "broker.heartbeat.interval.ms": "500"}
+    with DevBroker(brokers=3, properties=soon) as broker:
+        create_topics(broker.bootstrap_servers, {"topic": 3})
+        broker.kill(2)
+
+        def leaders() -> set[int | None]:
+            # One that has asked the broker that is gone, goes on asking it.
+            admin = client.admin({"bootstrap.servers": broker.bootstrap_servers.split(",")[0]}, 3.0)
+            try:
+                described = admin.describe_topics(["topic"])["topic"]
+            except ClientError:
+                return set()
+            finally:
+                admin.close()
+            return set() if isinstance(described, Failure) else {at.leader for at in described.replicas.values()}
+
+        wait_until(lambda: None in leaders(), "a leader is missed")
+        made = client.producer(writing(broker.bootstrap_servers, linger_ms="0", delivery_timeout_ms="3000"))
+        made.partitions("topic", TIMEOUT_S)
+        for _ in range(200):
+            made.produce("topic", [b"x"] * 50)
+        made.flush(TIMEOUT_S)
+        # One or none of a call; a ninth of all, if a call stayed with what it draws.
+        assert len(made.take_failures()) < 100
+        made.close()
 
 
 def test_partitions_and_offsets_are_asked_for(

@@ -460,6 +460,9 @@ def test_a_client_logs_in_with_tokens_that_it_asks_for(
     create_topics(secured.open_servers, {topic: 1})
     settings = {"bootstrap.servers": secured.token_servers, **TOKENS}
     writer = client.producer(settings, token=token)
+    began = time.monotonic()
+    assert writer.partitions(topic, TIMEOUT_S) == (0,)
+    assert time.monotonic() - began < TIMEOUT_S / 3
     writer.produce(topic, [b"x"])
     assert writer.flush(TIMEOUT_S) == 0
     assert writer.take_failures() == []

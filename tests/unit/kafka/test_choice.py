@@ -67,9 +67,12 @@ def test_a_library_that_does_not_fit_is_refused_by_name(monkeypatch: pytest.Monk
         native.load(_ctypes.__file__)
     with pytest.raises(OSError, match="cannot be opened"):
         native.load("/no/such/file")
-    monkeypatch.setattr("headrace.kafka.client.native.OLDEST", (99, 0))
-    with pytest.raises(NativeUnavailableError, match=r"needs librdkafka 99\.0 or newer, and confluent-kafka has"):
-        NativeClient()
+    for bounds in ("99.0 or newer, but below 100.0", "1.0 or newer, but below 2.0"):
+        oldest, following = (int(word.split(".")[0]) for word in bounds.split() if "." in word)
+        monkeypatch.setattr("headrace.kafka.client.native.OLDEST", (oldest, 0))
+        monkeypatch.setattr("headrace.kafka.client.native.NEXT", (following, 0))
+        with pytest.raises(NativeUnavailableError, match=rf"needs librdkafka {bounds}, and confluent-kafka has"):
+            NativeClient()
 
 
 def test_an_extension_that_was_not_built_is_named() -> None:

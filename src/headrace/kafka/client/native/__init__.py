@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 OLDEST = (2, 5)
 """Of librdkafka: what confluent-kafka's own lower bound brings."""
 
+NEXT = (3, 0)
+"""Of librdkafka, which may lay out its structures in another way."""
+
 
 class NativeUnavailableError(Exception):
     """The native client cannot be used here; the message says why."""
@@ -44,9 +47,11 @@ class NativeClient:
             number, version = _librdkafka.load(cimpl.__file__)
         except OSError as error:
             raise NativeUnavailableError(str(error)) from None
-        if (number >> 24, number >> 16 & 0xFF) < OLDEST:
-            oldest = ".".join(map(str, OLDEST))
-            raise NativeUnavailableError(f"it needs librdkafka {oldest} or newer, and confluent-kafka has {version}")
+        if not OLDEST <= (number >> 24, number >> 16 & 0xFF) < NEXT:
+            oldest, following = (".".join(map(str, one)) for one in (OLDEST, NEXT))
+            raise NativeUnavailableError(
+                f"it needs librdkafka {oldest} or newer, but below {following}, and confluent-kafka has {version}"
+            )
         self.version = version
         """Of librdkafka."""
 

@@ -9,7 +9,8 @@ nothing meanwhile: whoever makes them asks in short slices, and for `events` bet
 queue of its own, taken in turn, so that none waits while another is full; an empty consumer waits on a pipe that the
 library writes into when something comes.
 
-Invariants. The C objects of a handle go in a fixed order: records, queues, topics, the handle itself, the pipe. Records
+Invariants. The C objects of a handle go in a fixed order: records, queues, topics, the handle itself, the partitions that
+were chosen for them, the pipe. Records
 are kept in a list of C structures, not of objects, so that a consumer that is closed can let go of those that are still
 held, which say so when they are asked for; the list is changed under the GIL only. A handle belongs to one thread at a
 time and to the process that made it: any other use raises. The GIL is released wherever a call may wait.
@@ -23,7 +24,7 @@ from cpython.object cimport PyObject, PyTypeObject
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.errno cimport errno
 from libc.stdint cimport int32_t, int64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport atof, calloc, free, malloc, realloc
 from libc.string cimport memchr, memcpy, strcmp, strdup
 from posix.fcntl cimport F_SETFD, F_SETFL, FD_CLOEXEC, O_NONBLOCK, fcntl
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
@@ -131,6 +132,8 @@ cdef extern from "librdkafka.h" nogil:
     rd_kafka_conf_t *rd_kafka_conf_new()
     void rd_kafka_conf_destroy(rd_kafka_conf_t *)
     int rd_kafka_conf_set(rd_kafka_conf_t *, const char *, const char *, char *, size_t)
+    int rd_kafka_conf_get(const rd_kafka_conf_t *, const char *, char *, size_t *)
+    const rd_kafka_conf_t *rd_kafka_conf(rd_kafka_t *)
     void rd_kafka_conf_set_events(rd_kafka_conf_t *, int)
     rd_kafka_t *rd_kafka_new(int, rd_kafka_conf_t *, char *, size_t)
     void rd_kafka_destroy_flags(rd_kafka_t *, int)
@@ -193,6 +196,7 @@ cdef extern from "librdkafka.h" nogil:
         rd_kafka_metadata_topic_t *topics
     int rd_kafka_metadata(rd_kafka_t *, int, rd_kafka_topic_t *, const rd_kafka_metadata_t **, int)
     void rd_kafka_metadata_destroy(const rd_kafka_metadata_t *)
+    int rd_kafka_topic_partition_available(const rd_kafka_topic_t *, int32_t)
     const char *rd_kafka_topic_name(const rd_kafka_topic_t *)
     void rd_kafka_topic_destroy(rd_kafka_topic_t *)
     rd_kafka_error_t *rd_kafka_produceva(rd_kafka_t *, const rd_kafka_vu_t *, size_t)
@@ -665,6 +669,7 @@ cdef list headers_of(rd_kafka_message_t *message, list names):
 
 cdef enum:
     MOST_RECORDS = 100000  # of one call, however many are asked for
+    RECORDS_OF_A_LOOK = 4096
 
 
 cdef class Assigned:
@@ -1050,6 +1055,45 @@ cdef int milliseconds(double seconds) except -1:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
+cdef struct Now:
+    # How many periods have begun, and how often partitions were to be looked at. Written without the library's lock of a
+    # topic: a thread of the library may see either a moment late.
+    int64_t period
+    int64_t look
+
+
+cdef struct Chosen:
+    # The partition of a topic for records without a key, when it was chosen, and when it was last seen to have a leader.
+    int32_t partition
+    int64_t period
+    int64_t look
+    const Now *now
+    Chosen *next
+
+
+cdef int32_t choose_partition(
+    const rd_kafka_topic_t *topic, const void *key, size_t size, int32_t count, void *opaque, void *record
+) noexcept nogil:
+    """`murmur2_random`, but that records without a key stay where one of them went in this period, while that has a leader.
+
+    Called under the library's lock of the topic; in a thread of its own for records that came before it knew the topic.
+    """
+    cdef Chosen *chosen = <Chosen *>opaque
+    cdef int64_t period = chosen.now.period, look = chosen.now.look
+    cdef int32_t partition
+    if key is not NULL:
+        return rd_kafka_msg_partitioner_murmur2(topic, key, size, count, NULL, NULL)
+    if chosen.period == period and chosen.partition < count:
+        if chosen.look == look or rd_kafka_topic_partition_available(topic, chosen.partition):
+            chosen.look = look
+            return chosen.partition
+    partition = rd_kafka_msg_partitioner_murmur2_random(topic, NULL, 0, count, NULL, NULL)
+    # A random one may have no leader, and is not stayed with then.
+    if rd_kafka_topic_partition_available(topic, partition):
+        chosen.partition, chosen.period, chosen.look = partition, period, look
+    return partition
+
+
 @cython.no_gc_clear
 cdef class Producer(Handle):
     """Writes records, at will in transactions.
@@ -1057,51 +1101,64 @@ cdef class Producer(Handle):
     The library reports each delivery, and its record is freed where that is served: in the thread that made it. A
     record without a report would be freed by one of the library's threads, for whose malloc all others have to wait.
 
-    Records without a key stay in one partition of their topic for a period, as they do in the library, twice `linger.ms`
-    long. But for each of them the library looks at the clock and whether the partition has a leader, a fifth of a
-    record's way into its queue; here both are looked at where a period begins. Who sets how long, has the library's.
+    Records without a key stay in one partition of their topic for a period of twice `linger.ms`, as they do in the
+    library (KIP-480). But for each record the library looks at the clock and whether the partition has a leader, a
+    fifth of a record's way into its queue; here both are looked at for each call, and each few thousand records of one.
+    Where `sticky.partitioning.linger.ms` or another partitioner is set, the library does it its own way.
     """
 
     cdef dict topics  # name → `Topic`
     cdef bint has_periods
-    cdef int64_t period, period_ns, period_end_ns
+    cdef Now now
+    cdef int64_t period_ns, period_end_ns
+    cdef Chosen *chosen  # of all topics
 
     def __cinit__(self, settings, *, on_token=None, on_statistics=None, on_log=None):
+        cdef char linger_ms[64]
+        cdef size_t size = sizeof(linger_ms)
         self.topics = {}
         settings = {**settings}
         self.has_periods = settings.get("partitioner") == "murmur2_random" and STICKY not in settings
         if self.has_periods:
+            # Otherwise it would ask no partitioner of ours about a record without a key.
             settings[STICKY] = "0"
         self.make(RD_KAFKA_PRODUCER, settings, RD_KAFKA_EVENT_DR, on_token, on_statistics, on_log)
-        self.period_ns = <int64_t>(2e6 * float(settings.get("linger.ms", "5")))
+        check(rd_kafka_conf_get(rd_kafka_conf(self.rk), "queue.buffering.max.ms", linger_ms, &size))
+        # The library's own has the same limit.
+        self.period_ns = <int64_t>(2e6 * atof(linger_ms)) if atof(linger_ms) < 450000 else 900000000000
         self.queue = rd_kafka_queue_get_main(self.rk)
         check(rd_kafka_set_log_queue(self.rk, self.queue))
 
     cdef rd_kafka_topic_t *topic_of(self, str name) except NULL:
         cdef Topic topic = self.topics.get(name)
-        cdef rd_kafka_topic_conf_t *conf
+        cdef rd_kafka_topic_conf_t *conf = NULL
+        cdef Chosen *chosen
+        cdef bytes encoded
         if topic is None:
-            topic = Topic.__new__(Topic)
-            if name:
+            topic, encoded = Topic.__new__(Topic), name_of(name)
+            if self.has_periods and encoded:
+                chosen = <Chosen *>calloc(1, sizeof(Chosen))
+                if chosen is NULL:
+                    raise MemoryError()
+                chosen.now, chosen.next, self.chosen = &self.now, self.chosen, chosen
                 conf = rd_kafka_default_topic_conf_dup(self.rk)
-                if self.has_periods:
-                    topic.chosen.now = &self.period
-                    rd_kafka_topic_conf_set_opaque(conf, &topic.chosen)
-                    rd_kafka_topic_conf_set_partitioner_cb(conf, choose_partition)
-                topic.at = rd_kafka_topic_new(self.rk, name_of(name), conf)
+                rd_kafka_topic_conf_set_opaque(conf, chosen)
+                rd_kafka_topic_conf_set_partitioner_cb(conf, choose_partition)
+            topic.at = rd_kafka_topic_new(self.rk, encoded, conf) if encoded else NULL
             if topic.at is NULL:
                 raise ClientError(Failure("_INVALID_ARG", f"{name!r} cannot be the name of a topic"))
             self.topics[name] = topic
         return topic.at
 
-    cdef void begin_period(self) noexcept:
-        """If the last one is over."""
-        cdef timespec now
-        cdef int64_t now_ns
-        clock_gettime(CLOCK_MONOTONIC, &now)
-        now_ns = <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
-        if now_ns >= self.period_end_ns:
-            self.period, self.period_end_ns = self.period + 1, now_ns + self.period_ns
+    cdef void look(self) noexcept:
+        """At the clock, and have partitions looked at."""
+        cdef timespec time
+        cdef int64_t time_ns
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        time_ns = <int64_t>time.tv_sec * 1000000000 + time.tv_nsec
+        self.now.look += 1
+        if time_ns >= self.period_end_ns:
+            self.now.period, self.period_end_ns = self.now.period + 1, time_ns + self.period_ns
 
     def produce(self, str topic, values, keys=None, timestamps=None, partitions=None):
         """Hand over records; waits while the library's queue is full.
@@ -1132,7 +1189,6 @@ cdef class Producer(Handle):
             check_bytes(key_column, "key")
         self.enter()
         try:
-            self.begin_period()
             record[0].vtype, record[0].u.rkt = RD_KAFKA_VTYPE_RKT, self.topic_of(topic)
             record[1].vtype, record[1].u.i = RD_KAFKA_VTYPE_MSGFLAGS, RD_KAFKA_MSG_F_COPY
             record[2].vtype, record[2].u.i32 = RD_KAFKA_VTYPE_PARTITION, RD_KAFKA_PARTITION_UA
@@ -1144,6 +1200,8 @@ cdef class Producer(Handle):
                 at_time, fields = fields, fields + 1
                 record[at_time].vtype = RD_KAFKA_VTYPE_TIMESTAMP
             for i in range(count):
+                if i % RECORDS_OF_A_LOOK == 0:
+                    self.look()
                 if records is not None:
                     # Looked up each time: whoever closes the consumer meanwhile takes them away.
                     message = records.source.message(records.start + i)
@@ -1187,7 +1245,6 @@ cdef class Producer(Handle):
             out = <Outgoing *>calloc(max(count, 1), sizeof(Outgoing))
             if out is NULL:
                 raise MemoryError()
-            self.begin_period()
             for i in range(count):
                 self.prepare(given[i], i, &out[i])
             record[0].vtype = RD_KAFKA_VTYPE_RKT
@@ -1198,6 +1255,8 @@ cdef class Producer(Handle):
             record[5].vtype = RD_KAFKA_VTYPE_TIMESTAMP
             record[6].vtype = RD_KAFKA_VTYPE_HEADERS
             for i in range(count):
+                if i % RECORDS_OF_A_LOOK == 0:
+                    self.look()
                 one = &out[i]
                 record[0].u.rkt, record[2].u.i32, record[5].u.i64 = one.topic, one.partition, one.timestamp
                 record[3].u.mem, record[4].u.mem, record[6].u.headers = one.value, one.key, one.headers
@@ -1251,6 +1310,7 @@ cdef class Producer(Handle):
         with nogil:
             nanosleep(&pause, NULL)
         PyErr_CheckSignals()
+        self.look()
         return self.serve(self.told)
 
     cdef object refusal(self, rd_kafka_error_t *error, str topic, size_t size):
@@ -1368,7 +1428,7 @@ cdef class Producer(Handle):
 
     cdef void let_go(self) noexcept:
         cdef rd_kafka_event_t *event
-        cdef Topic topic
+        cdef Chosen *chosen
         rd_kafka_purge(
             self.rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING
         )
@@ -1379,11 +1439,11 @@ cdef class Producer(Handle):
                 event = rd_kafka_queue_poll(self.queue, 0)
             rd_kafka_queue_destroy(self.queue)
             self.queue = NULL
-        for topic in self.topics.values():
-            topic.let_go()
-        self.destroy()
-        # Behind the library's last look at what was chosen.
         self.topics.clear()
+        self.destroy()
+        while self.chosen is not NULL:
+            chosen, self.chosen = self.chosen, self.chosen.next
+            free(chosen)
 
     def close(self):
         """Drop what was not flushed. May be called twice."""
@@ -1405,41 +1465,14 @@ cdef class Producer(Handle):
                 topic.at = NULL
 
 
-cdef struct Chosen:
-    # The partition of a topic for records without a key, and the producer's period that it was chosen in.
-    int32_t partition
-    int64_t period
-    const int64_t *now  # the period of the producer
-
-
-cdef int32_t choose_partition(
-    const rd_kafka_topic_t *topic, const void *key, size_t size, int32_t count, void *opaque, void *record
-) noexcept nogil:
-    """`murmur2_random`, once for all records without a key of a period (KIP-480). Under the library's lock of the topic,
-    and in a thread of its own for records that came before it knew the partitions."""
-    cdef Chosen *chosen = <Chosen *>opaque
-    cdef int32_t partition
-    if key is NULL and chosen.period == chosen.now[0] and chosen.partition < count:
-        return chosen.partition
-    partition = rd_kafka_msg_partitioner_murmur2_random(topic, key, size, count, NULL, NULL)
-    if key is NULL:
-        chosen.partition, chosen.period = partition, chosen.now[0]
-    return partition
-
-
 cdef class Topic:
     """A producer's handle of a topic."""
 
     cdef rd_kafka_topic_t *at
-    cdef Chosen chosen
-
-    cdef void let_go(self) noexcept:
-        if self.at is not NULL:
-            rd_kafka_topic_destroy(self.at)
-            self.at = NULL
 
     def __dealloc__(self):
-        self.let_go()
+        if self.at is not NULL:
+            rd_kafka_topic_destroy(self.at)
 
 
 cdef inline void set_bytes(rd_kafka_vu_t *field, object value) noexcept:

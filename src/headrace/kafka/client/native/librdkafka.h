@@ -127,6 +127,8 @@ enum { RD_KAFKA_PURGE_F_QUEUE = 1, RD_KAFKA_PURGE_F_INFLIGHT = 2, RD_KAFKA_PURGE
     F(rd_kafka_conf_t *, conf_new, (void)) \
     F(void, conf_destroy, (rd_kafka_conf_t *)) \
     F(int, conf_set, (rd_kafka_conf_t *, const char *, const char *, char *, size_t)) \
+    F(int, conf_get, (const rd_kafka_conf_t *, const char *, char *, size_t *)) \
+    F(const rd_kafka_conf_t *, conf, (rd_kafka_t *)) \
     F(void, conf_set_events, (rd_kafka_conf_t *, int)) \
     F(rd_kafka_t *, new, (int, rd_kafka_conf_t *, char *, size_t)) \
     F(void, destroy_flags, (rd_kafka_t *, int)) \
@@ -176,6 +178,7 @@ enum { RD_KAFKA_PURGE_F_QUEUE = 1, RD_KAFKA_PURGE_F_INFLIGHT = 2, RD_KAFKA_PURGE
     F(void, topic_conf_set_partitioner_cb, (rd_kafka_topic_conf_t *, choose_partition_t *)) \
     F(void, topic_conf_set_opaque, (rd_kafka_topic_conf_t *, void *)) \
     F(rd_kafka_topic_t *, topic_new, (rd_kafka_t *, const char *, rd_kafka_topic_conf_t *)) \
+    F(int, topic_partition_available, (const rd_kafka_topic_t *, int32_t)) \
     F(const char *, topic_name, (const rd_kafka_topic_t *)) \
     F(void, topic_destroy, (rd_kafka_topic_t *)) \
     F(int, metadata, (rd_kafka_t *, int, rd_kafka_topic_t *, const rd_kafka_metadata_t **, int)) \

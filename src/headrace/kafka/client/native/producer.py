@@ -78,10 +78,19 @@ class NativeProducer:
         self._reports.raise_hopeless(lambda: self._handle.flush(0.0))
 
     def partitions(self, topic: str, timeout_s: float) -> tuple[int, ...]:
-        try:
-            return tuple(sorted(self._handle.partitions(topic, timeout_s)))
-        except ClientError as error:
-            raise ClientError(with_cause(error.failure, self._reports)) from None
+        deadline, slice_s = time.monotonic() + timeout_s, WAIT_SLICE_S
+        while True:
+            # A token may be wanted first.
+            self.poll()
+            begun = time.monotonic()
+            slice_s = min(slice_s, max(0.0, deadline - begun))
+            try:
+                return tuple(sorted(self._handle.partitions(topic, slice_s)))
+            except ClientError as error:
+                if time.monotonic() - begun < slice_s or time.monotonic() >= deadline:
+                    raise ClientError(with_cause(error.failure, self._reports)) from None
+            # An answer that comes later than that is thrown away.
+            slice_s *= 2
 
     def poll(self) -> None:
         if told := self._handle.events():
