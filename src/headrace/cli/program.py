@@ -25,6 +25,7 @@ from headrace.cli.main import FAILED, INTERRUPTED, WRONG_SETTINGS
 from headrace.common.configuration import Configuration, launch_configuration
 from headrace.datastream.job import Engine, launch_engine
 from headrace.errors import ConfigError, DataError, HeadraceError, InternalError, RemoteTraceback, UserCodeError
+from headrace.runtime.process import log_through
 
 _NOTHING = contextlib.nullcontext()
 _OWN_CODE = str(Path(headrace.__file__).parent)
@@ -45,7 +46,7 @@ def run_program(
     def run() -> None:
         launch_configuration.set(configuration)
         launch_engine.set(engine)
-        with _as_python(path, arguments), _log_shown(), around:
+        with _as_python(path, arguments), log_through(_UnlessSetUp()), around:
             runpy.run_path(str(path), run_name="__main__")
 
     try:
@@ -150,19 +151,3 @@ class _UnlessSetUp(logging.StreamHandler):  # type: ignore[type-arg]  # generic 
     def emit(self, record: logging.LogRecord) -> None:
         if not logging.getLogger().handlers:
             super().emit(record)
-
-
-@contextlib.contextmanager
-def _log_shown() -> Iterator[None]:
-    """Headrace's log on standard error while a program runs."""
-    log = logging.getLogger("headrace")
-    handler = _UnlessSetUp()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    level = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)

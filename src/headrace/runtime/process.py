@@ -38,12 +38,8 @@ def alone_in_this_process(plan: Plan, folder: CheckpointFolder) -> Iterator[None
 
 
 @contextlib.contextmanager
-def log_to_stderr() -> Iterator[None]:
-    """Show what Headrace says while a job runs, unless the program has set up logging itself."""
-    if log.hasHandlers():
-        yield
-        return
-    handler = logging.StreamHandler(sys.stderr)
+def log_through(handler: logging.Handler) -> Iterator[None]:
+    """Show what Headrace says, from INFO, by this handler."""
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     level = log.level
     log.addHandler(handler)
@@ -53,3 +49,13 @@ def log_to_stderr() -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
+
+
+@contextlib.contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Show what Headrace says while a job runs, unless the program has set up logging itself."""
+    if log.hasHandlers():
+        yield
+        return
+    with log_through(logging.StreamHandler(sys.stderr)):
+        yield

@@ -9,11 +9,11 @@ nothing meanwhile: whoever makes them asks in short slices, and for `events` bet
 queue of its own, taken in turn, so that none waits while another is full; an empty consumer waits on a pipe that the
 library writes into when something comes.
 
-Invariants. The C objects of a handle go in a fixed order: records, queues, topics, the handle itself, the partitions that
-were chosen for them, the pipe. Records
-are kept in a list of C structures, not of objects, so that a consumer that is closed can let go of those that are still
-held, which say so when they are asked for; the list is changed under the GIL only. A handle belongs to one thread at a
-time and to the process that made it: any other use raises. The GIL is released wherever a call may wait.
+Invariants. The C objects of a handle go in a fixed order: records, queues, topics, the handle itself, the partitions
+that were chosen for them, the pipe. Records are kept in a list of C structures, not of objects, so that a consumer that
+is closed can let go of those that are still held, which say so when they are asked for; the list is changed under the
+GIL only. A handle belongs to one thread at a time and to the process that made it: any other use raises. The GIL is
+released wherever a call may wait.
 """
 
 cimport cython
@@ -23,6 +23,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.errno cimport errno
+from libc.math cimport fmin
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport atof, calloc, free, malloc, realloc
 from libc.string cimport memchr, memcpy, strcmp, strdup
@@ -180,7 +181,8 @@ cdef extern from "librdkafka.h" nogil:
     int rd_kafka_committed(rd_kafka_t *, rd_kafka_topic_partition_list_t *, int)
     int rd_kafka_commit_queue(
         rd_kafka_t *, const rd_kafka_topic_partition_list_t *, rd_kafka_queue_t *, void *, void *)
-    ctypedef int32_t choose_partition_t(const rd_kafka_topic_t *, const void *, size_t, int32_t, void *, void *) noexcept
+    ctypedef int32_t choose_partition_t(
+        const rd_kafka_topic_t *, const void *, size_t, int32_t, void *, void *) noexcept
     rd_kafka_topic_conf_t *rd_kafka_default_topic_conf_dup(rd_kafka_t *)
     void rd_kafka_topic_conf_set_partitioner_cb(rd_kafka_topic_conf_t *, choose_partition_t *)
     void rd_kafka_topic_conf_set_opaque(rd_kafka_topic_conf_t *, void *)
@@ -669,7 +671,7 @@ cdef list headers_of(rd_kafka_message_t *message, list names):
 
 cdef enum:
     MOST_RECORDS = 100000  # of one call, however many are asked for
-    RECORDS_OF_A_LOOK = 4096
+    RECORDS_OF_A_LOOK = 4096  # between two looks at the clock and at leaders in one call
 
 
 cdef class Assigned:
@@ -1056,14 +1058,14 @@ cdef int milliseconds(double seconds) except -1:
 
 
 cdef struct Now:
-    # How many periods have begun, and how often partitions were to be looked at. Written without the library's lock of a
-    # topic: a thread of the library may see either a moment late.
+    # How many periods have begun, and how often partitions were to be looked at. Written without the library's lock of
+    # a topic: a thread of the library may see either a moment late.
     int64_t period
     int64_t look
 
 
 cdef struct Chosen:
-    # The partition of a topic for records without a key, when it was chosen, and when it was last seen to have a leader.
+    # A topic's partition for records without a key, when it was chosen, and when it was last seen to have a leader.
     int32_t partition
     int64_t period
     int64_t look
@@ -1074,7 +1076,7 @@ cdef struct Chosen:
 cdef int32_t choose_partition(
     const rd_kafka_topic_t *topic, const void *key, size_t size, int32_t count, void *opaque, void *record
 ) noexcept nogil:
-    """`murmur2_random`, but that records without a key stay where one of them went in this period, while that has a leader.
+    """`murmur2_random`, but records without a key stay where one of them went in this period, while that has a leader.
 
     Called under the library's lock of the topic; in a thread of its own for records that came before it knew the topic.
     """
@@ -1124,8 +1126,8 @@ cdef class Producer(Handle):
             settings[STICKY] = "0"
         self.make(RD_KAFKA_PRODUCER, settings, RD_KAFKA_EVENT_DR, on_token, on_statistics, on_log)
         check(rd_kafka_conf_get(rd_kafka_conf(self.rk), "queue.buffering.max.ms", linger_ms, &size))
-        # The library's own has the same limit.
-        self.period_ns = <int64_t>(2e6 * atof(linger_ms)) if atof(linger_ms) < 450000 else 900000000000
+        # The library's own periods have the same limit.
+        self.period_ns = <int64_t>(1e6 * fmin(2 * atof(linger_ms), 900000))
         self.queue = rd_kafka_queue_get_main(self.rk)
         check(rd_kafka_set_log_queue(self.rk, self.queue))
 
