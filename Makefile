@@ -42,13 +42,15 @@ else
 	fi
 endif
 
+HANGS := -o faulthandler_timeout=7200
+
 .PHONY: test-crash
 test-crash: .venv/.installed ## the whole crash suite: every crash point and a hundred random moments (long)
-	$(BIN)/pytest tests/crash -m 'full or not full' $(ARGS)
+	$(BIN)/pytest tests/crash -m 'full or not full' $(HANGS) $(ARGS)
 
 .PHONY: test-long
 test-long: .venv/.installed ## the other long tests: the model's larger worlds, 200 starts and stops, 100,000,000 records
-	$(BIN)/pytest tests --ignore tests/crash -m full $(ARGS)
+	$(BIN)/pytest tests --ignore tests/crash -m full $(HANGS) $(ARGS)
 
 SANITIZED := build/sanitized
 SANITIZERS := -fsanitize=address,undefined

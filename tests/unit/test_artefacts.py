@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
+import io
 import sys
 import threading
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 from headrace.artefacts import Artefact, ArtefactSet, cache_dir, maven_fetch, obtain
 from headrace.broker import KAFKA_VERSIONS
 from headrace.errors import ConfigError, ExternalError
+from tests.processes import wait_until
 
 
 def artefact(name: str, content: bytes) -> Artefact:
@@ -94,9 +97,7 @@ def test_what_a_killed_download_left_is_removed_by_the_next(tmp_path: Path) -> N
     assert files(tmp_path) == ["artefacts/org/example/a/1.0/a-1.0.jar", "artefacts/org/example/b/1.0/b-1.0.jar"]
 
 
-def test_a_second_process_waits_and_then_finds_the_files_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_process_waits_and_then_finds_the_files_there(tmp_path: Path) -> None:
     obtain(BOTH, cache=tmp_path, fetch=Repository())
     complete = tmp_path / "artefacts" / A.path
     aside = tmp_path / "aside"
@@ -105,11 +106,10 @@ def test_a_second_process_waits_and_then_finds_the_files_there(
     with (tmp_path / "artefacts" / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         waiting = threading.Thread(target=obtain, args=(BOTH,), kwargs={"cache": tmp_path, "fetch": repository})
-        waiting.start()
-        said = ""
-        while "waiting for another process" not in said:
-            assert waiting.is_alive()
-            said += capsys.readouterr().err
+        # Not pytest's own capture: what is written while it empties itself is lost.
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            waiting.start()
+            wait_until(lambda: "waiting for another process" in said.getvalue(), "the second says that it waits")
         aside.rename(complete)
     waiting.join()
     assert repository.fetched == []
