@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.processes import wait_until
 
 from headrace.artefacts import Artefact, ArtefactSet, cache_dir, maven_fetch, obtain
 from headrace.broker import KAFKA_VERSIONS
 from headrace.errors import ConfigError, ExternalError
-from tests.processes import wait_until
 
 
 def artefact(name: str, content: bytes) -> Artefact:
