@@ -156,8 +156,9 @@ def main() -> None:
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_uncommitted",
+            # As Headrace has it. The loop is quicker so by 2 to 3 % than with more in the queue.
             "fetch.queue.backoff.ms": 5,
-            "queued.min.messages": 200_000,
+            "queued.min.messages": 20_000,
             "fetch.message.max.bytes": 4 << 20,
         }
     )

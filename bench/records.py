@@ -51,6 +51,9 @@ def altered(item: dict[str, object], number: int) -> bool:
         and item.get("source") == key(number)
         and item.get("title") == _TITLES[number % 4].upper()
         and item.get("published_at") == 1_700_000_000_000 + number
+        and item.get("price") == float(f"{0.1 + number % 89 / 100:.2f}")
+        and isinstance(note := item.get("note"), str)
+        and not note.strip("x")
         and len(item) == 6
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -467,6 +469,53 @@ def test_a_partition_that_is_assigned_twice_is_refused_and_goes_on_waking_its_re
     begun = time.monotonic()
     assert any(isinstance(event, Records) for event in consumer.consume(10, TIMEOUT_S))
     assert time.monotonic() - begun < TIMEOUT_S / 3
+
+
+def test_what_was_heard_before_a_callback_raises_comes_with_the_next_call(
+    client: Client, kafka: DevBroker, producer: Producer, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    partition = KafkaTopicPartition(topic, 0)
+    write(producer, topic, [b"a"])
+
+    def refuse(_text: str) -> None:
+        raise ArithmeticError("no statistics today")
+
+    settings = {**CONSUMER_DEFAULTS, "bootstrap.servers": kafka.bootstrap_servers, "group.id": topic}
+    consumer: Any = client.consumer({**settings, "statistics.interval.ms": "1"}, on_statistics=refuse)
+    heard: list[Any] = []
+    refused = 0
+    consumer.commit({partition: 1})
+    # Its outcome waits then; and behind it, a moment later, statistics.
+    wait_until(lambda: consumer.committed([partition], TIMEOUT_S) == {partition: 1}, "it is committed")
+    time.sleep(0.02)
+    deadline = time.monotonic() + TIMEOUT_S
+    while not heard:
+        assert time.monotonic() < deadline
+        try:
+            heard += consumer.consume(10, 0.0)
+        except ArithmeticError:
+            refused += 1
+    assert refused
+    assert heard == [OffsetsCommitted({partition: 1}, None)]
+    with contextlib.suppress(ArithmeticError):
+        consumer.close()
+    with pytest.raises(ValueError, match="closed"):
+        consumer.consume(1, 0.0)
+
+
+def test_a_consumer_that_is_closed_leaves_nothing_for_stderr(client: Client, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        consumer = client.consumer(
+            {"bootstrap.servers": f"127.0.0.1:{port}", "group.id": "g", "reconnect.backoff.ms": "1"}
+        )
+        # When it comes again, it has said why.
+        for _ in range(3):
+            server.accept()[0].close()
+        with server.accept()[0]:
+            consumer.close()
+    assert capfd.readouterr().err == ""
 
 
 class Longer(list[Any]):

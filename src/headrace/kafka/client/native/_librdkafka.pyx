@@ -391,7 +391,7 @@ cdef class Handle:
         self.is_busy = True
         return 0
 
-    cdef int serve(self, list told) except -1:
+    cdef int serve(self) except -1:
         """What the library has to say, as values in `told`; never waits."""
         cdef rd_kafka_event_t *event
         while True:
@@ -399,11 +399,11 @@ cdef class Handle:
             if event is NULL:
                 return 0
             try:
-                self.tell(event, told)
+                self.tell(event)
             finally:
                 rd_kafka_event_destroy(event)
 
-    cdef int tell(self, rd_kafka_event_t *event, list told) except -1:
+    cdef int tell(self, rd_kafka_event_t *event) except -1:
         cdef int kind = rd_kafka_event_type(event)
         cdef int level = 0, code
         cdef const char *facility = NULL
@@ -414,13 +414,13 @@ cdef class Handle:
         if kind == RD_KAFKA_EVENT_ERROR:
             code = rd_kafka_event_error(event)
             text = rd_kafka_event_error_string(event)
-            told.append(ClientFailed(failure_of(code, text_of(text), rd_kafka_event_error_is_fatal(event) != 0)))
+            self.told.append(ClientFailed(failure_of(code, text_of(text), rd_kafka_event_error_is_fatal(event) != 0)))
         elif kind == RD_KAFKA_EVENT_DR:
             # A record has an error only if its event has one.
             message = rd_kafka_event_message_next(event) if rd_kafka_event_error(event) else NULL
             while message is not NULL:
                 if message.err:
-                    told.append(Failure(
+                    self.told.append(Failure(
                         text_of(rd_kafka_err2name(message.err)), text_of(rd_kafka_err2str(message.err)),
                         topic=text_of(rd_kafka_topic_name(message.rkt)), size_bytes=message.len,
                     ))
@@ -434,7 +434,7 @@ cdef class Handle:
                     code = code or partitions.elems[i].err
                     at = KafkaTopicPartition(text_of(partitions.elems[i].topic), partitions.elems[i].partition)
                     offsets[at] = partitions.elems[i].offset
-            told.append(OffsetsCommitted(offsets, failure_of(code) if code else None))
+            self.told.append(OffsetsCommitted(offsets, failure_of(code) if code else None))
         elif kind == RD_KAFKA_EVENT_LOG:
             if not rd_kafka_event_log(event, &facility, &text, &level):
                 self.on_log(level, f"{text_of(facility)} {text_of(text)}")
@@ -478,7 +478,7 @@ cdef class Handle:
         """What the library has to say beside its calls; never waits."""
         self.enter()
         try:
-            self.serve(self.told)
+            self.serve()
             return self.take_told()
         finally:
             self.is_busy = False
@@ -811,9 +811,8 @@ cdef class Consumer(Handle):
     def consume(self, Py_ssize_t max_records, double timeout_s):
         """At most `max_records` records, of partitions in turn, and what happened between them, as events.
 
-        Waits at most `timeout_s` for the first.
+        Waits at most `timeout_s` for the first. If a callback raises, what was taken before comes with the next call.
         """
-        cdef list told = []
         cdef pollfd waiting
         cdef int timeout_ms = milliseconds(timeout_s)
         cdef int result
@@ -824,23 +823,23 @@ cdef class Consumer(Handle):
         self.enter()
         try:
             self.make_room(max_records)
-            self.take_all(max_records, told)
-            if told or timeout_ms == 0:
-                return told
+            self.take_all(max_records)
+            if self.told or timeout_ms == 0:
+                return self.take_told()
             # Emptied before another look: what comes behind the look writes into it again.
             while read(self.reading_end, drained, sizeof(drained)) == sizeof(drained):
                 pass
-            self.take_all(max_records, told)
-            if told:
-                return told
+            self.take_all(max_records)
+            if self.told:
+                return self.take_told()
             waiting.fd, waiting.events = self.reading_end, POLLIN
             with nogil:
                 result = poll(&waiting, 1, timeout_ms)
             if result < 0:
                 PyErr_CheckSignals()
             elif result > 0:
-                self.take_all(max_records, told)
-            return told
+                self.take_all(max_records)
+            return self.take_told()
         finally:
             self.is_busy = False
 
@@ -853,21 +852,20 @@ cdef class Consumer(Handle):
             self.scratch, self.room = <rd_kafka_message_t **>larger, count
         return 0
 
-    cdef int take_all(self, Py_ssize_t max_records, list told) except -1:
+    cdef int take_all(self, Py_ssize_t max_records) except -1:
         cdef Py_ssize_t parts = len(self.assigned), i
         cdef Py_ssize_t left = max_records
         cdef Assigned one
-        # First, as what it calls may raise: records that were taken would be lost.
-        self.serve(told)
+        self.serve()
         for i in range(parts):
             self.turn = self.turn + 1 if self.turn + 1 < parts else 0
             one = self.assigned[self.turn]
-            left -= self.take(one, left, told)
+            left -= self.take(one, left)
             if left == 0:
                 break
         return 0
 
-    cdef Py_ssize_t take(self, Assigned one, Py_ssize_t max_records, list told) except -1:
+    cdef Py_ssize_t take(self, Assigned one, Py_ssize_t max_records) except -1:
         """Records of one partition, and what happened between them."""
         cdef Py_ssize_t count, i, start = 0
         cdef rd_kafka_message_t *message
@@ -882,7 +880,7 @@ cdef class Consumer(Handle):
                 message = self.scratch[i]
                 if message.err:
                     if i > start:
-                        self.hand_over(one, start, i, told)
+                        self.hand_over(one, start, i)
                     start = i + 1
                     code, offset = message.err, message.offset
                     try:
@@ -891,11 +889,11 @@ cdef class Consumer(Handle):
                         self.scratch[i] = NULL
                         rd_kafka_message_destroy(message)
                     if code == RD_KAFKA_RESP_ERR__PARTITION_EOF:
-                        told.append(EndOfPartition(one.partition, offset))
+                        self.told.append(EndOfPartition(one.partition, offset))
                     else:
-                        told.append(PartitionFailed(one.partition, failure_of(code, text)))
+                        self.told.append(PartitionFailed(one.partition, failure_of(code, text)))
             if count > start:
-                self.hand_over(one, start, count, told)
+                self.hand_over(one, start, count)
         except BaseException:
             for i in range(start, count):
                 if self.scratch[i] is not NULL:
@@ -903,7 +901,7 @@ cdef class Consumer(Handle):
             raise
         return count
 
-    cdef int hand_over(self, Assigned one, Py_ssize_t start, Py_ssize_t stop, list told) except -1:
+    cdef int hand_over(self, Assigned one, Py_ssize_t start, Py_ssize_t stop) except -1:
         """Messages `start` to `stop` of `scratch` as a batch, which owns them from here on."""
         cdef Py_ssize_t count = stop - start, i
         cdef Messages source = Messages.__new__(Messages)
@@ -927,7 +925,7 @@ cdef class Consumer(Handle):
         timestamps = array.clone(NUMBERS, count, False)
         for i in range(count):
             timestamps.data.as_longlongs[i] = rd_kafka_message_timestamp(at[i], NULL)
-        told.append(Records(one.partition, values, timestamps, at[count - 1].offset + 1, source))
+        self.told.append(Records(one.partition, values, timestamps, at[count - 1].offset + 1, source))
         return 0
 
     def end_seen(self, partition):
@@ -1021,14 +1019,18 @@ cdef class Consumer(Handle):
             return
         self.enter()
         try:
-            self.let_go()
-            with nogil:
-                code = rd_kafka_consumer_close(self.rk)
-            self.destroy()
-            self.close_pipe()
-            check(code)
+            # Lines for the log that are left would go to stderr.
+            self.serve()
         finally:
-            self.is_busy = False
+            try:
+                self.let_go()
+                with nogil:
+                    code = rd_kafka_consumer_close(self.rk)
+                self.destroy()
+                self.close_pipe()
+                check(code)
+            finally:
+                self.is_busy = False
 
     def __dealloc__(self):
         # Records hold their consumer (for that `no_gc_clear`), so there are none any more. A forked process must touch
@@ -1228,7 +1230,7 @@ cdef class Producer(Handle):
                         continue
                     raise ClientError(self.refusal(error, topic, record[3].u.mem.size +
                                                    (record[at_key].u.mem.size if at_key else 0)))
-            self.serve(self.told)
+            self.serve()
             return self.take_told()
         finally:
             self.is_busy = False
@@ -1272,7 +1274,7 @@ cdef class Producer(Handle):
                         continue
                     raise ClientError(self.refusal(error, (<tuple>given[i])[0], one.value.size + one.key.size))
                 one.headers = NULL  # they belong to the record now
-            self.serve(self.told)
+            self.serve()
             return self.take_told()
         finally:
             if out is not NULL:
@@ -1313,7 +1315,7 @@ cdef class Producer(Handle):
             nanosleep(&pause, NULL)
         PyErr_CheckSignals()
         self.look()
-        return self.serve(self.told)
+        return self.serve()
 
     cdef object refusal(self, rd_kafka_error_t *error, str topic, size_t size):
         cdef char text[512]
