@@ -11,6 +11,9 @@ from tests.kafka.secured import Secured, secured_broker
 from headrace.broker import KAFKA_VERSIONS, DevBroker
 from headrace.common import SimpleStringSchema
 from headrace.kafka import KafkaSource, KafkaSourceBuilder
+from headrace.kafka.client.native import NativeClient, NativeUnavailableError
+from headrace.kafka.client.protocol import Client
+from headrace.kafka.client.pure import PureClient
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +37,22 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     version = os.environ.get("HEADRACE_TEST_KAFKA_VERSION", KAFKA_VERSIONS[0])
     with secured_broker(tmp_path_factory.mktemp("certificates"), version) as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def native() -> Client:
+    """The native client. Without a C compiler there is none, which is a way to install Headrace."""
+    try:
+        return NativeClient()
+    except NativeUnavailableError as error:
+        pytest.skip(f"no native client here: {error}")
+
+
+@pytest.fixture(params=["pure", "native"])
+def client(request: pytest.FixtureRequest) -> Client:
+    """Each of the two clients."""
+    made: Client = PureClient() if request.param == "pure" else request.getfixturevalue("native")
+    return made
 
 
 @pytest.fixture

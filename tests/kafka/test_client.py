@@ -13,7 +13,6 @@ from confluent_kafka import Producer as AnyProducer
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from headrace.broker import DevBroker
-from headrace.kafka.client.native import NativeClient, NativeUnavailableError
 from headrace.kafka.client.protocol import (
     Admin,
     Client,
@@ -36,20 +35,10 @@ from headrace.kafka.client.protocol import (
     TimestampType,
     TopicDescription,
 )
-from headrace.kafka.client.pure import PureClient
 from headrace.kafka.properties import CONSUMER_DEFAULTS, PRODUCER_DEFAULTS
 
 TIMEOUT_S = 30.0
 NOW_MS = int(time.time() * 1000)
-
-
-@pytest.fixture(params=[PureClient, NativeClient], ids=["pure", "native"])
-def client(request: pytest.FixtureRequest) -> Client:
-    try:
-        made: Client = request.param()
-    except NativeUnavailableError as error:
-        pytest.skip(f"no native client here: {error}")
-    return made
 
 
 @pytest.fixture

@@ -41,10 +41,8 @@ from headrace.kafka import (
     KafkaSink,
     KafkaSource,
 )
-from headrace.kafka.client.native import NativeClient, NativeUnavailableError
 from headrace.kafka.client.protocol import Client, ClientFailed, KafkaTopicPartition, Records
 from headrace.kafka.client.provision import create_topics
-from headrace.kafka.client.pure import PureClient
 from headrace.kafka.client.pure.admin import PureAdmin
 from headrace.kafka.presets import redpanda
 from headrace.kafka.property_table import PROPERTIES
@@ -441,16 +439,6 @@ TOKENS = {
     "sasl.mechanisms": "OAUTHBEARER",
     "sasl.oauthbearer.config": "asked=canary",
 }
-
-
-@pytest.fixture(params=["pure", "native"])
-def client(request: pytest.FixtureRequest) -> Client:
-    if request.param == "pure":
-        return PureClient()
-    try:
-        return NativeClient()
-    except NativeUnavailableError as error:
-        pytest.skip(f"no native client here: {error}")
 
 
 def test_a_client_logs_in_with_tokens_that_it_asks_for(
