@@ -32,7 +32,9 @@ _FLAGS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m")
 _SETTINGS = (
     "-Dquarkus.http.host=127.0.0.1",
     "-Dquarkus.http.port=0",
-    "-Dquarkus.management.enabled=false",
+    # It cannot be switched off, and would listen at 0.0.0.0:9000.
+    "-Dquarkus.management.host=127.0.0.1",
+    "-Dquarkus.management.port=0",
     "-Dquarkus.http.access-log.enabled=false",
 )
 _LISTENING = re.compile(r"Listening on: http://127\.0\.0\.1:(\d+)")
