@@ -23,6 +23,10 @@ help: ## list the targets
 demo: .venv/.installed ## exactly once, shown: a million records through a job that is killed three times
 	$(BIN)/headrace demo $(ARGS)
 
+# Where a crash of the interpreter in a test is told of, which is shown at the end of the output.
+CRASH := build/crash.txt
+KEPT := HEADRACE_TEST_CRASH=$(CRASH)
+
 # Both Kafka clients are tested: everything with the native one, and what speaks Kafka again with the pure one, but for
 # what stands on what is tested there anyway: commands, lanes, and how a start decides. With ARGS, or with
 # HEADRACE_CLIENT=pure or native, there is one run, of everything.
@@ -31,15 +35,16 @@ test: .venv/.installed ## all tests but the long ones: unit, on real Kafka, a se
 ifneq ($(ARGS)$(HEADRACE_CLIENT),)
 	$(BIN)/pytest $(ARGS)
 else
+	@mkdir -p build; rm -f $(CRASH)
 	@if $(BIN)/python -c 'from headrace.kafka.client.native import NativeClient; NativeClient()' 2>/dev/null; then \
-		set -x; HEADRACE_CLIENT=native $(BIN)/pytest && \
-		HEADRACE_CLIENT=pure $(BIN)/pytest tests/kafka tests/crash \
+		set -x; $(KEPT) HEADRACE_CLIENT=native $(BIN)/pytest && \
+		$(KEPT) HEADRACE_CLIENT=pure $(BIN)/pytest tests/kafka tests/crash \
 			$(addprefix --ignore tests/kafka/test_,native.py broker.py check.py demo.py dlq.py kafka_cli.py) \
 			$(addprefix --ignore tests/crash/test_,kafka_cli.py lanes.py markers.py replays.py starts.py); \
 	else \
 		echo 'The native Kafka client is not built here (is there a C compiler?): only the pure one is tested.'; \
-		HEADRACE_CLIENT=pure $(BIN)/pytest; \
-	fi
+		$(KEPT) HEADRACE_CLIENT=pure $(BIN)/pytest; \
+	fi || { status=$$?; ! grep -q '^Fatal' $(CRASH) || grep -v site-packages $(CRASH) | head -n 25; exit $$status; }
 endif
 
 HANGS := -o faulthandler_timeout=7200

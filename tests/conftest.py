@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import tempfile
 import uuid
@@ -19,6 +20,26 @@ from headrace.kafka.client.provision import create_topics
 # How long an example takes is the machine's affair.
 settings.register_profile("any machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+class CrashReport:
+    """Keeps the name of the test that runs, and the stacks if the interpreter crashes, in a file."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - for the crash, to the end of the process
+        faulthandler.enable(self._file)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(f"{nodeid}\n".encode())
+
+
+# Behind pytest's own, which would have the stacks in the middle of the output.
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if path := os.environ.get("HEADRACE_TEST_CRASH"):
+        config.pluginmanager.register(CrashReport(path))
 
 
 @pytest.fixture(autouse=True)
