@@ -155,7 +155,7 @@ def measure_memory(bench: Bench, options: argparse.Namespace, results: report.Re
                 continue
             run = bench.throughput(row, name, source, options.memory_records)
             results.memory[f"{row}, {name}"] = run
-            grown = f"{run.rss_first_mb:.0f} → {run.rss_last_mb:.0f} MB"
+            grown = f"{run.rss_first_mb:.0f} → {run.rss_second_mb:.0f} MB"
             say(f"memory   {row:<8} {name:<6} {grown} at {run.records_s:,.0f} records/s")
 
 
