@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from tests.crash.harness import KILLED, Job, Run
-from tests.crash.test_topics import FINDS_PARTITIONS, add_a_partition, admin_of
-from tests.processes import DEADLINE_S, is_gone, state_of, wait_until
+from tests.crash.test_topics import FINDS_PARTITIONS, add_a_partition
+from tests.groups import committed_by
+from tests.processes import is_gone, state_of, wait_until
 
 from headrace.broker import DevBroker
 from headrace.checkpoint.marker import Marker, SnapshotId
@@ -65,13 +65,11 @@ def killed_lanes(run: Run) -> set[int]:
 
 def committed_lanes(job: Job) -> set[int]:
     """The lanes that have committed the newest snapshot, as their markers say that are on the broker."""
-    admin, newest, found = admin_of(job), job.manifests()[-1], set()
+    newest, found = job.manifests()[-1], set()
     marker = Marker(newest["incarnation"], SnapshotId(**newest["id"])).encode()
     for region, snapshot in newest["regions"].items():
-        place = TopicPartition(snapshot["location"]["topic"], 0)
-        asked = [ConsumerGroupTopicPartitions(snapshot["location"]["group"], [place])]
-        (answer,) = admin.list_consumer_group_offsets(asked).values()
-        if answer.result(DEADLINE_S).topic_partitions[0].metadata == marker:
+        place = snapshot["location"]
+        if committed_by(job.bootstrap, place["group"], place["topic"]).metadata == marker:
             found.add(lane_in(region))
     return found
 

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Consumer as AnyConsumer
 from confluent_kafka import Producer as AnyProducer
 from confluent_kafka.admin import AdminClient, NewPartitions
+from tests.processes import wait_until
 
 from headrace.broker import DevBroker
 from headrace.kafka.client.protocol import (
@@ -437,6 +438,29 @@ def test_the_admin_describes_cluster_groups_settings_and_times(
     member = GroupMember("somebody", "127.0.0.1", (partition,))
     assert admin.describe_groups([group])[group] == GroupDescription("STABLE", (member,))
     reader.close()
+
+
+def test_a_group_that_is_found_when_nobody_waits_for_it_any_more_harms_nothing(
+    client: Client, other_kafka: DevBroker, topic_name: Callable[[str], str]
+) -> None:
+    group = topic_name("group")
+    admin = client.admin({"bootstrap.servers": other_kafka.bootstrap_servers}, 0.5)
+    admin.cluster_id()
+    other_kafka.pause()
+    try:
+        with pytest.raises(ClientError, match=r"no answer within 0\.5 s"):
+            admin.group_operations(group)
+    finally:
+        other_kafka.resume()
+
+    def answered() -> bool:
+        try:
+            return admin.group_operations(group) is not None
+        except ClientError:
+            return False
+
+    wait_until(answered, "the coordinator is known")
+    admin.close()
 
 
 def test_brokers_that_are_not_there_are_told_of_in_time_with_the_cause(client: Client, nobody: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from tests.groups import committed_by
 from tests.kafka.jobs import TIMEOUT_S, committed, environment
 
 from headrace.broker import DevBroker
@@ -84,12 +85,11 @@ To = Callable[..., FlinkKafkaProducer]
 
 
 @pytest.fixture
-def offset_of(admin: AdminClient) -> Callable[[str, str], int | None]:
+def offset_of(kafka: DevBroker) -> Callable[[str, str], int | None]:
     """What a group has committed of a topic's partition 0; None: nothing."""
 
     def offset(group: str, topic: str) -> int | None:
-        asked = [ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0)])]
-        (found,) = admin.list_consumer_group_offsets(asked)[group].result(TIMEOUT_S).topic_partitions
+        found = committed_by(kafka.bootstrap_servers, group, topic)
         return None if found.offset < 0 else int(found.offset)
 
     return offset

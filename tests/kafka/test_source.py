@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
+from tests.groups import committed_by
 
 from headrace.broker import DevBroker
 from headrace.connector import SourceContext, SourceReader, Split
@@ -779,14 +780,8 @@ def test_splits_survive_their_encoding(run: Run, builder: Builder, make_topic: M
         source.decode_split({"topic": "t"})
 
 
-def committed(admin: AdminClient, group: str, topic: str) -> int:
-    request = [ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0)])]
-    answer = admin.list_consumer_group_offsets(request)[group].result(TIMEOUT_S)
-    return int(answer.topic_partitions[0].offset)
-
-
 def test_offsets_are_committed_when_a_checkpoint_is_complete(
-    run: Run, builder: Builder, write: Write, make_topic: Make, admin: AdminClient
+    run: Run, builder: Builder, write: Write, make_topic: Make, kafka: DevBroker
 ) -> None:
     topic = make_topic()
     write(topic, *numbers(0, 10))
@@ -795,14 +790,14 @@ def test_offsets_are_committed_when_a_checkpoint_is_complete(
     assert running.reader is not None
     snapshot = running.reader.snapshot()
     running.read(6)
-    assert committed(admin, topic, topic) < 0
+    assert committed_by(kafka.bootstrap_servers, topic, topic).offset < 0
     running.reader.notify_checkpoint_complete(snapshot)
     running.close()
-    assert committed(admin, topic, topic) == 4
+    assert committed_by(kafka.bootstrap_servers, topic, topic).offset == 4
 
 
 def test_behind_the_records_of_a_transaction_the_offset_that_is_committed_is_behind_its_marker_too(
-    run: Run, builder: Builder, write: Write, make_topic: Make, admin: AdminClient
+    run: Run, builder: Builder, write: Write, make_topic: Make, kafka: DevBroker
 ) -> None:
     topic = make_topic()
     write(topic, b"a", b"b", transactional=True)
@@ -812,7 +807,7 @@ def test_behind_the_records_of_a_transaction_the_offset_that_is_committed_is_beh
     assert running.reader is not None
     running.reader.notify_checkpoint_complete(running.reader.snapshot())
     running.close()
-    assert committed(admin, topic, topic) == 3
+    assert committed_by(kafka.bootstrap_servers, topic, topic).offset == 3
 
 
 def test_restored_positions_win_over_committed_offsets(
@@ -830,18 +825,18 @@ def test_restored_positions_win_over_committed_offsets(
 
 
 def test_with_auto_commit_offsets_are_committed_also_without_checkpoints(
-    run: Run, builder: Builder, write: Write, make_topic: Make, admin: AdminClient
+    run: Run, builder: Builder, write: Write, make_topic: Make, kafka: DevBroker
 ) -> None:
     topic = make_topic()
     write(topic, *numbers(0, 10))
     running = run(builder(topic).set_group_id(topic).set_property("enable.auto.commit", "true").build())
     running.read(10)
     running.close()
-    assert committed(admin, topic, topic) == 10
+    assert committed_by(kafka.bootstrap_servers, topic, topic).offset == 10
 
 
 def test_without_checkpoints_or_a_group_nothing_is_committed(
-    run: Run, builder: Builder, write: Write, make_topic: Make, admin: AdminClient
+    run: Run, builder: Builder, write: Write, make_topic: Make, kafka: DevBroker
 ) -> None:
     topic = make_topic()
     write(topic, *numbers(0, 10))
@@ -854,7 +849,7 @@ def test_without_checkpoints_or_a_group_nothing_is_committed(
         assert running.reader is not None
         running.reader.notify_checkpoint_complete(running.reader.snapshot())
         running.close()
-    assert committed(admin, topic, topic) < 0
+    assert committed_by(kafka.bootstrap_servers, topic, topic).offset < 0
 
 
 def test_another_member_of_the_group_is_told_of_and_stops_nothing(

@@ -42,6 +42,8 @@ _LOG = logging.getLogger("headrace.kafka.client")
 _TELL_AFTER_S = 2.0
 _AGAIN_S = 0.05
 _GROUP_SLICE_S = 2.0
+_NEVER_S = 3600.0
+"""The longest that the client lets a request wait."""
 
 
 def _operations(described: Any) -> frozenset[str] | None:
@@ -72,8 +74,6 @@ class PureAdmin:
     """`Admin` on `confluent_kafka.admin.AdminClient`."""
 
     def __init__(self, settings: Settings, timeout_s: float, token: TokenSource | None = None) -> None:
-        from confluent_kafka.admin import AdminClient
-
         self._reports = HeardReports()
         self._timeout_s = timeout_s
         self._servers = settings.get("bootstrap.servers", "the brokers")
@@ -81,11 +81,19 @@ class PureAdmin:
         self._has_answered = False
         self._cluster: Any = None
         self._settings, self._token = shared_settings(settings), token
-        with failing_as_client_error():
-            self._client: AdminClient | None = AdminClient(client_config(self._settings, self._reports, token))
+        self._client: AdminClient | None = self._connect()
 
-    def _result(self, future: Any) -> Any:
-        """The future's result; the client is served meanwhile, and given up at once where waiting cannot help."""
+    def _connect(self) -> AdminClient:
+        from confluent_kafka.admin import AdminClient
+
+        with failing_as_client_error():
+            return AdminClient(client_config(self._settings, self._reports, self._token))
+
+    def _result(self, future: Any, wait_s: float | None = None) -> Any:
+        """The future's result; the client is served meanwhile, and given up at once where waiting cannot help.
+
+        Without `wait_s` it is the client that ends the request, after `timeout_s`.
+        """
         assert self._client is not None
         if self._has_answered:
             # What was reported while nobody asked is over: brokers close connections that are idle.
@@ -108,7 +116,7 @@ class PureAdmin:
                 cause = replace(cause, fault=tls_fault(self._settings, cause))
                 raise ClientError(Failure("_TRANSPORT", "the brokers cannot be reached", cause=cause))
             waited_s = time.monotonic() - begun
-            if waited_s > self._timeout_s + 1.0:
+            if waited_s > (self._timeout_s + 1.0 if wait_s is None else wait_s):
                 raise ClientError(with_cause(timed_out, self._reports))
             if waited_s > _TELL_AFTER_S and not self._has_told and cause is not None:
                 self._has_told = True
@@ -127,10 +135,10 @@ class PureAdmin:
         self._has_answered |= not failure.name.startswith("_")
         raise ClientError(with_cause(timed_out if failure.name == "_TIMED_OUT" else failure, self._reports))
 
-    def _outcome(self, future: Any) -> Any:
+    def _outcome(self, future: Any, wait_s: float | None = None) -> Any:
         """Like `_result`, but a broker's refusal of this one thing is a value."""
         try:
-            return self._result(future)
+            return self._result(future, wait_s)
         except ClientError as error:
             if error.failure.name.startswith("_") and error.failure.name != "_UNKNOWN_PARTITION":
                 raise
@@ -256,25 +264,34 @@ class PureAdmin:
 
         Asked in slices, as the client (librdkafka 2.16) looks for the coordinator three times within a second, and if
         nobody knows it by then, as in a young cluster, never again, whatever the timeout.
+
+        None of the requests times out: of one that did, the client still looks for the coordinator, and once it is
+        found the process crashes (`eonce->refcnt > 0`, librdkafka's issue 3663). They end with their client.
         """
         assert self._client is not None
         deadline = time.monotonic() + self._timeout_s
         slice_s = min(_GROUP_SLICE_S, self._timeout_s)
-        while True:
-            with failing_as_client_error(self._reports):
-                futures = self._client.describe_consumer_groups(
-                    [group], include_authorized_operations=True, request_timeout=slice_s
-                )
-            try:
-                found = self._outcome(futures[group])
-            except ClientError as error:
-                if error.failure.name != "_TIMED_OUT" or time.monotonic() > deadline:
-                    raise
-                continue
-            is_moving = isinstance(found, Failure) and found.name in NO_COORDINATOR
-            if not is_moving or time.monotonic() > deadline:
-                return found
-            time.sleep(_AGAIN_S)
+        is_left = False
+        try:
+            while True:
+                with failing_as_client_error(self._reports):
+                    futures = self._client.describe_consumer_groups(
+                        [group], include_authorized_operations=True, request_timeout=_NEVER_S
+                    )
+                try:
+                    found = self._outcome(futures[group], slice_s)
+                except ClientError as error:
+                    is_left = True
+                    if error.failure.name != "_TIMED_OUT" or time.monotonic() > deadline:
+                        raise
+                    continue
+                is_moving = isinstance(found, Failure) and found.name in NO_COORDINATOR
+                if not is_moving or time.monotonic() > deadline:
+                    return found
+                time.sleep(_AGAIN_S)
+        finally:
+            if is_left:
+                self._client = self._connect()
 
     def describe_configs(self, topics: Iterable[str]) -> dict[str, Mapping[str, str] | Failure]:
         from confluent_kafka.admin._config import ConfigResource
