@@ -44,7 +44,8 @@ else
 	else \
 		echo 'The native Kafka client is not built here (is there a C compiler?): only the pure one is tested.'; \
 		$(KEPT) HEADRACE_CLIENT=pure $(BIN)/pytest; \
-	fi || { status=$$?; ! grep -q '^Fatal' $(CRASH) || grep -v site-packages $(CRASH) | head -n 25; exit $$status; }
+	fi || { status=$$?; set +x; ! grep -qs '^Fatal' $(CRASH) || \
+		{ head -n 2 $(CRASH); grep -v 'site-packages\|^Extension' $(CRASH) | tail -n 24; }; exit $$status; }
 endif
 
 HANGS := -o faulthandler_timeout=7200

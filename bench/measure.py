@@ -234,7 +234,7 @@ class _Check:
 
 
 def _throughput(output: Output, cpu_us: float, stolen: float, memory: list[int]) -> Throughput:
-    half, mega = len(memory) // 2, 1e6
+    half, mega = max(1, len(memory) // 2), 1e6
     return Throughput(
         output.rate(),
         output.rate(0.5),

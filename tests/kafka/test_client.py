@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -460,6 +461,18 @@ def test_a_group_that_is_found_when_nobody_waits_for_it_any_more_harms_nothing(
             return False
 
     wait_until(answered, "the coordinator is known")
+    admin.close()
+
+
+def test_a_group_is_asked_about_again_until_its_coordinator_is_there(
+    client: Client, other_kafka: DevBroker, topic_name: Callable[[str], str]
+) -> None:
+    admin = client.admin({"bootstrap.servers": other_kafka.bootstrap_servers}, TIMEOUT_S)
+    admin.cluster_id()
+    other_kafka.pause()
+    # Later than it is asked for the second time.
+    threading.Timer(2.5, other_kafka.resume).start()
+    assert admin.group_operations(topic_name("group")) == {"READ", "DELETE", "DESCRIBE"}
     admin.close()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ _LOG = logging.getLogger("headrace.kafka.client")
 
 _TELL_AFTER_S = 2.0
 _AGAIN_S = 0.05
-_GROUP_SLICE_S = 2.0
+_ASK_AGAIN_S = 2.0
 _NEVER_S = 3600.0
 """The longest that the client lets a request wait."""
 
@@ -79,30 +80,38 @@ class PureAdmin:
         self._servers = settings.get("bootstrap.servers", "the brokers")
         self._has_told = False
         self._has_answered = False
+        self._is_closed = False
         self._cluster: Any = None
         self._settings, self._token = shared_settings(settings), token
-        self._client: AdminClient | None = self._connect()
+        self._connected: AdminClient | None = None
+        _ = self._client  # settings that cannot work are told of at once
 
-    def _connect(self) -> AdminClient:
+    @property
+    def _client(self) -> AdminClient:
         from confluent_kafka.admin import AdminClient
 
-        with failing_as_client_error():
-            return AdminClient(client_config(self._settings, self._reports, self._token))
+        if self._is_closed:
+            raise ValueError("the Kafka client is closed")
+        if self._connected is None:
+            with failing_as_client_error():
+                self._connected = AdminClient(client_config(self._settings, self._reports, self._token))
+        return self._connected
 
-    def _result(self, future: Any, wait_s: float | None = None) -> Any:
+    def _result(self, future: Any, again: Callable[[], Any] | None = None) -> Any:
         """The future's result; the client is served meanwhile, and given up at once where waiting cannot help.
 
-        Without `wait_s` it is the client that ends the request, after `timeout_s`.
+        The client ends its request after `timeout_s`. With `again`, which makes one more of a request that the client
+        does not end, the first answer counts.
         """
-        assert self._client is not None
         if self._has_answered:
             # What was reported while nobody asked is over: brokers close connections that are idle.
             self._client.poll(0)
             self._reports.cause = None
             self._reports.events.clear()
-        begun, is_probed = time.monotonic(), False
+        begun, is_probed, futures = time.monotonic(), False, [future]
+        longest_s = self._timeout_s if again is not None else self._timeout_s + 1.0
         timed_out = Failure("_TIMED_OUT", f"no answer within {self._timeout_s:g} s", is_retriable=True)
-        while not future.done():
+        while not (answered := [one for one in futures if one.done()]):
             self._client.poll(0.005)
             cause = self._reports.cause
             may_probe = not self._has_answered and not is_probed
@@ -116,7 +125,7 @@ class PureAdmin:
                 cause = replace(cause, fault=tls_fault(self._settings, cause))
                 raise ClientError(Failure("_TRANSPORT", "the brokers cannot be reached", cause=cause))
             waited_s = time.monotonic() - begun
-            if waited_s > (self._timeout_s + 1.0 if wait_s is None else wait_s):
+            if waited_s > longest_s:
                 raise ClientError(with_cause(timed_out, self._reports))
             if waited_s > _TELL_AFTER_S and not self._has_told and cause is not None:
                 self._has_told = True
@@ -126,19 +135,21 @@ class PureAdmin:
                     self._timeout_s,
                     cause,
                 )
+            if again is not None and waited_s > _ASK_AGAIN_S * len(futures):
+                futures.append(again())
         # Not `result`: the traceback that it attaches would keep the client until the next garbage collection.
-        error = future.exception()
+        error = answered[0].exception()
         if error is None:
             self._has_answered = True
-            return future.result()
+            return answered[0].result()
         failure = failure_of_exception(error)
         self._has_answered |= not failure.name.startswith("_")
         raise ClientError(with_cause(timed_out if failure.name == "_TIMED_OUT" else failure, self._reports))
 
-    def _outcome(self, future: Any, wait_s: float | None = None) -> Any:
+    def _outcome(self, future: Any, again: Callable[[], Any] | None = None) -> Any:
         """Like `_result`, but a broker's refusal of this one thing is a value."""
         try:
-            return self._result(future, wait_s)
+            return self._result(future, again)
         except ClientError as error:
             if error.failure.name.startswith("_") and error.failure.name != "_UNKNOWN_PARTITION":
                 raise
@@ -148,7 +159,6 @@ class PureAdmin:
         return str(self._described_cluster().cluster_id)
 
     def describe_cluster(self) -> ClusterDescription:
-        assert self._client is not None
         with failing_as_client_error(self._reports):
             future = self._client.describe_cluster(include_authorized_operations=True, request_timeout=self._timeout_s)
         found = self._result(future)
@@ -157,7 +167,6 @@ class PureAdmin:
         )
 
     def _described_cluster(self) -> Any:
-        assert self._client is not None
         if self._cluster is None:
             with failing_as_client_error(self._reports):
                 self._cluster = self._result(self._client.describe_cluster(request_timeout=self._timeout_s))
@@ -165,14 +174,12 @@ class PureAdmin:
 
     def topic_names(self) -> list[str]:
         self._described_cluster()
-        assert self._client is not None
         with failing_as_client_error(self._reports):
             return sorted(self._client.list_topics(timeout=self._timeout_s).topics)
 
     def describe_topics(self, names: Iterable[str]) -> dict[str, TopicDescription | Failure]:
         from confluent_kafka import TopicCollection
 
-        assert self._client is not None
         asked = list(names)
         with failing_as_client_error(self._reports):
             futures = self._client.describe_topics(
@@ -194,7 +201,6 @@ class PureAdmin:
         return found if isinstance(found, Failure) else _operations(found)
 
     def ask_for_topic(self, name: str) -> bool:
-        assert self._client is not None
         with failing_as_client_error(self._reports):
             found = self._client.list_topics(name, timeout=self._timeout_s).topics.get(name)
         if found is None or found.error is None:
@@ -234,7 +240,6 @@ class PureAdmin:
         """By partition, the client's answer or a `Failure`."""
         from confluent_kafka import TopicPartition
 
-        assert self._client is not None
         asked = {TopicPartition(p.topic, p.partition): place for p in partitions}
         if not asked:
             return {}
@@ -262,36 +267,38 @@ class PureAdmin:
     def _described_group(self, group: str) -> Any:
         """The client's description of a group, or a `Failure`.
 
-        Asked in slices, as the client (librdkafka 2.16) looks for the coordinator three times within a second, and if
-        nobody knows it by then, as in a young cluster, never again, whatever the timeout.
+        Asked again and again, as the client (librdkafka 2.16) looks for the coordinator three times within a second,
+        and if nobody knows it by then, as in a young cluster, never again.
 
-        None of the requests times out: of one that did, the client still looks for the coordinator, and once it is
-        found the process crashes (`eonce->refcnt > 0`, librdkafka's issue 3663). They end with their client.
+        No request times out: for one that did, the client goes on looking for the coordinator, and once that is found
+        the process crashes (`eonce->refcnt > 0`, librdkafka's issue 4605). They end with their client.
         """
-        assert self._client is not None
         deadline = time.monotonic() + self._timeout_s
-        slice_s = min(_GROUP_SLICE_S, self._timeout_s)
-        is_left = False
+        asked: list[Any] = []
+
+        def ask() -> Any:
+            with failing_as_client_error(self._reports):
+                futures = self._client.describe_consumer_groups(
+                    [group], include_authorized_operations=True, request_timeout=_NEVER_S
+                )
+            asked.append(futures[group])
+            return futures[group]
+
         try:
             while True:
-                with failing_as_client_error(self._reports):
-                    futures = self._client.describe_consumer_groups(
-                        [group], include_authorized_operations=True, request_timeout=_NEVER_S
-                    )
-                try:
-                    found = self._outcome(futures[group], slice_s)
-                except ClientError as error:
-                    is_left = True
-                    if error.failure.name != "_TIMED_OUT" or time.monotonic() > deadline:
-                        raise
-                    continue
+                found = self._outcome(ask(), ask)
                 is_moving = isinstance(found, Failure) and found.name in NO_COORDINATOR
                 if not is_moving or time.monotonic() > deadline:
                     return found
                 time.sleep(_AGAIN_S)
         finally:
-            if is_left:
-                self._client = self._connect()
+            if not asked or not all(one.done() and one.exception() is None for one in asked):
+                self._leave()
+
+    def _leave(self) -> None:
+        """Let go of a client that may still look for a coordinator, for which its end may wait forever."""
+        client, self._connected = [self._connected], None
+        threading.Thread(target=client.clear, name="leaving-kafka", daemon=True).start()
 
     def describe_configs(self, topics: Iterable[str]) -> dict[str, Mapping[str, str] | Failure]:
         from confluent_kafka.admin._config import ConfigResource
@@ -301,7 +308,6 @@ class PureAdmin:
     def _configs(self, kind: Any, names: Iterable[str]) -> dict[str, Mapping[str, str] | Failure]:
         from confluent_kafka.admin._config import ConfigResource
 
-        assert self._client is not None
         resources = {name: ConfigResource(kind, name) for name in names}
         if not resources:
             return {}
@@ -328,4 +334,4 @@ class PureAdmin:
         return None if isinstance(found, Failure) else found.get(name)
 
     def close(self) -> None:
-        self._client = None
+        self._is_closed, self._connected = True, None
