@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,10 +41,11 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("headrace.kafka.client")
 
 _TELL_AFTER_S = 2.0
-_AGAIN_S = 0.05
-_ASK_AGAIN_S = 2.0
+_PAUSE_S = 0.05
+_ASK_EVERY_S = 2.0
 _NEVER_S = 3600.0
 """The longest that the client lets a request wait."""
+_NO_ANSWER_YET = NO_COORDINATOR | {"_TIMED_OUT"}
 
 
 def _operations(described: Any) -> frozenset[str] | None:
@@ -71,6 +72,13 @@ def _replicas(partition: Any) -> PartitionReplicas:
     )
 
 
+def _refusal(error: ClientError) -> Failure:
+    """What a broker has refused; raises what befell the client."""
+    if error.failure.name.startswith("_") and error.failure.name != "_UNKNOWN_PARTITION":
+        raise error
+    return error.failure
+
+
 class PureAdmin:
     """`Admin` on `confluent_kafka.admin.AdminClient`."""
 
@@ -80,54 +88,56 @@ class PureAdmin:
         self._servers = settings.get("bootstrap.servers", "the brokers")
         self._has_told = False
         self._has_answered = False
+        self._is_probed = False
         self._is_closed = False
+        self._may_never_end = False
         self._cluster: Any = None
         self._settings, self._token = shared_settings(settings), token
-        self._connected: AdminClient | None = None
-        _ = self._client  # settings that cannot work are told of at once
+        self._connected: AdminClient | None = self._connect()
+
+    def _connect(self) -> AdminClient:
+        from confluent_kafka.admin import AdminClient
+
+        with failing_as_client_error():
+            return AdminClient(client_config(self._settings, self._reports, self._token))
 
     @property
     def _client(self) -> AdminClient:
-        from confluent_kafka.admin import AdminClient
-
+        """A new one behind one that was left."""
         if self._is_closed:
             raise ValueError("the Kafka client is closed")
         if self._connected is None:
-            with failing_as_client_error():
-                self._connected = AdminClient(client_config(self._settings, self._reports, self._token))
+            self._connected = self._connect()
         return self._connected
 
-    def _result(self, future: Any, again: Callable[[], Any] | None = None) -> Any:
-        """The future's result; the client is served meanwhile, and given up at once where waiting cannot help.
-
-        The client ends its request after `timeout_s`. With `again`, which makes one more of a request that the client
-        does not end, the first answer counts.
-        """
+    def _begin(self) -> float:
+        """What was reported while nobody asked is over: brokers close connections that are idle."""
         if self._has_answered:
-            # What was reported while nobody asked is over: brokers close connections that are idle.
             self._client.poll(0)
             self._reports.cause = None
             self._reports.events.clear()
-        begun, is_probed, futures = time.monotonic(), False, [future]
-        longest_s = self._timeout_s if again is not None else self._timeout_s + 1.0
-        timed_out = Failure("_TIMED_OUT", f"no answer within {self._timeout_s:g} s", is_retriable=True)
-        while not (answered := [one for one in futures if one.done()]):
+        return time.monotonic()
+
+    def _first_done(self, futures: Sequence[Any], begun: float, until: float) -> Any | None:
+        """A future that is done, or None at `until`; the client is served meanwhile, and given up at once where waiting
+        cannot help."""
+        while not (done := [future for future in futures if future.done()]):
             self._client.poll(0.005)
             cause = self._reports.cause
-            may_probe = not self._has_answered and not is_probed
+            may_probe = not self._has_answered and not self._is_probed
             if may_probe and cause is not None and cause.name == "_ALL_BROKERS_DOWN":
                 # Connections are made and closed, and nothing says why.
-                is_probed = True
+                self._is_probed = True
                 if speaks_tls(self._servers):
                     cause = replace(cause, text="connections are closed before anything is answered over TLS")
                     raise ClientError(Failure("_TRANSPORT", "the brokers cannot be reached", cause=cause))
             if cause is not None and is_hopeless(cause, has_succeeded=self._has_answered):
                 cause = replace(cause, fault=tls_fault(self._settings, cause))
                 raise ClientError(Failure("_TRANSPORT", "the brokers cannot be reached", cause=cause))
-            waited_s = time.monotonic() - begun
-            if waited_s > longest_s:
-                raise ClientError(with_cause(timed_out, self._reports))
-            if waited_s > _TELL_AFTER_S and not self._has_told and cause is not None:
+            now = time.monotonic()
+            if now > until:
+                return None
+            if now - begun > _TELL_AFTER_S and not self._has_told and cause is not None:
                 self._has_told = True
                 _LOG.warning(
                     "no answer from %s yet, waiting for up to %g s: %s",
@@ -135,25 +145,38 @@ class PureAdmin:
                     self._timeout_s,
                     cause,
                 )
-            if again is not None and waited_s > _ASK_AGAIN_S * len(futures):
-                futures.append(again())
+        return done[0]
+
+    def _timed_out(self) -> ClientError:
+        failure = Failure("_TIMED_OUT", f"no answer within {self._timeout_s:g} s", is_retriable=True)
+        return ClientError(with_cause(failure, self._reports))
+
+    def _answer(self, done: Any) -> Any:
         # Not `result`: the traceback that it attaches would keep the client until the next garbage collection.
-        error = answered[0].exception()
+        error = done.exception()
         if error is None:
             self._has_answered = True
-            return answered[0].result()
+            return done.result()
         failure = failure_of_exception(error)
         self._has_answered |= not failure.name.startswith("_")
-        raise ClientError(with_cause(timed_out if failure.name == "_TIMED_OUT" else failure, self._reports))
+        if failure.name == "_TIMED_OUT":
+            raise self._timed_out()
+        raise ClientError(with_cause(failure, self._reports))
 
-    def _outcome(self, future: Any, again: Callable[[], Any] | None = None) -> Any:
+    def _result(self, future: Any) -> Any:
+        """The result of a request that the client ends after `timeout_s`."""
+        begun = self._begin()
+        done = self._first_done([future], begun, begun + self._timeout_s + 1.0)
+        if done is None:
+            raise self._timed_out()
+        return self._answer(done)
+
+    def _outcome(self, future: Any) -> Any:
         """Like `_result`, but a broker's refusal of this one thing is a value."""
         try:
-            return self._result(future, again)
+            return self._result(future)
         except ClientError as error:
-            if error.failure.name.startswith("_") and error.failure.name != "_UNKNOWN_PARTITION":
-                raise
-            return error.failure
+            return _refusal(error)
 
     def cluster_id(self) -> str:
         return str(self._described_cluster().cluster_id)
@@ -271,34 +294,40 @@ class PureAdmin:
         and if nobody knows it by then, as in a young cluster, never again.
 
         No request times out: for one that did, the client goes on looking for the coordinator, and once that is found
-        the process crashes (`eonce->refcnt > 0`, librdkafka's issue 4605). They end with their client.
+        the process crashes (`eonce->refcnt > 0`, librdkafka's issue 4605). Those that are left end with their client.
         """
-        deadline = time.monotonic() + self._timeout_s
-        asked: list[Any] = []
-
-        def ask() -> Any:
-            with failing_as_client_error(self._reports):
-                futures = self._client.describe_consumer_groups(
-                    [group], include_authorized_operations=True, request_timeout=_NEVER_S
-                )
-            asked.append(futures[group])
-            return futures[group]
-
+        begun, pending = self._begin(), []
+        deadline = begun + self._timeout_s
         try:
             while True:
-                found = self._outcome(ask(), ask)
-                is_moving = isinstance(found, Failure) and found.name in NO_COORDINATOR
-                if not is_moving or time.monotonic() > deadline:
-                    return found
-                time.sleep(_AGAIN_S)
+                with failing_as_client_error(self._reports):
+                    futures = self._client.describe_consumer_groups(
+                        [group], include_authorized_operations=True, request_timeout=_NEVER_S
+                    )
+                pending.append(futures[group])
+                done = self._first_done(pending, begun, min(time.monotonic() + _ASK_EVERY_S, deadline))
+                is_over = time.monotonic() >= deadline
+                if done is None and is_over:
+                    raise self._timed_out()
+                if done is None:
+                    continue
+                pending.remove(done)
+                try:
+                    return self._answer(done)
+                except ClientError as error:
+                    self._may_never_end = True
+                    if error.failure.name not in _NO_ANSWER_YET or is_over:
+                        return _refusal(error)
+                time.sleep(_PAUSE_S)
         finally:
-            if not asked or not all(one.done() and one.exception() is None for one in asked):
+            if pending:
                 self._leave()
 
     def _leave(self) -> None:
-        """Let go of a client that may still look for a coordinator, for which its end may wait forever."""
-        client, self._connected = [self._connected], None
-        threading.Thread(target=client.clear, name="leaving-kafka", daemon=True).start()
+        """Let go of a client in a thread, the last to hold it: one that has looked for a coordinator in vain may wait
+        forever for its end (librdkafka 2.16)."""
+        held, self._connected, self._may_never_end = [self._connected], None, False
+        threading.Thread(target=held.clear, name="leaving-kafka", daemon=True).start()
 
     def describe_configs(self, topics: Iterable[str]) -> dict[str, Mapping[str, str] | Failure]:
         from confluent_kafka.admin._config import ConfigResource
@@ -334,4 +363,7 @@ class PureAdmin:
         return None if isinstance(found, Failure) else found.get(name)
 
     def close(self) -> None:
-        self._is_closed, self._connected = True, None
+        self._is_closed = True
+        if self._may_never_end:
+            self._leave()
+        self._connected = None
