@@ -5,8 +5,10 @@ from __future__ import annotations
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from tests.processes import wait_until
 
+from headrace.kafka.client.pure.group import NO_COORDINATOR
+
 _CALL_S = 5.0
-_STARTS = {"NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS", "_WAIT_COORD", "_TIMED_OUT"}
+_STARTS = NO_COORDINATOR | {"_WAIT_COORD", "_TIMED_OUT"}
 """What is heard of a coordinator that has just started."""
 
 

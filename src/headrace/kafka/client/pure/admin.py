@@ -111,8 +111,9 @@ class PureAdmin:
         return self._connected
 
     def _begin(self) -> float:
-        """What was reported while nobody asked is over: brokers close connections that are idle."""
+        """A request begins, at the time that this gives."""
         if self._has_answered:
+            # What was reported while nobody asked is over: brokers close connections that are idle.
             self._client.poll(0)
             self._reports.cause = None
             self._reports.events.clear()
@@ -307,9 +308,9 @@ class PureAdmin:
                 pending.append(futures[group])
                 done = self._first_done(pending, begun, min(time.monotonic() + _ASK_EVERY_S, deadline))
                 is_over = time.monotonic() >= deadline
-                if done is None and is_over:
-                    raise self._timed_out()
                 if done is None:
+                    if is_over:
+                        raise self._timed_out()
                     continue
                 pending.remove(done)
                 try:
